@@ -1,0 +1,63 @@
+"""Every error of ratecard has one root, and says whose fault it is, what to do, and the numbers.
+
+The tree is shared by both packages; `ratelimit.errors` adds the errors about time and admission. None of these
+derives from an error of httpx, httpx2 or openai: a client library that meets one must pass it on untouched instead of
+retrying it as a broken connection.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+
+class RatecardError(Exception):
+    """The root: `except RatecardError` catches everything this product raises on purpose."""
+
+
+class ConfigError(RatecardError):
+    """The call or a setting is wrong: fix the argument the message names."""
+
+
+class TableError(ConfigError):
+    """A table (YAML) is wrong: the message gives file, line, key and what was expected."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.file = None if file is None else str(file)
+        self.line = line
+        self.key = key
+        self.reason = message
+        place = self.file or "<table>"
+        if line is not None:
+            place += f":{line}"
+        super().__init__(f"{place}: {key}: {message}" if key else f"{place}: {message}")
+
+
+class UnpricedError(RatecardError):
+    """A price was demanded for something no table row prices; it is never taken as $0."""
+
+
+class LedgerError(RatecardError):
+    """The ledger file cannot be read or written; the message names the file."""
+
+
+class AdmissionError(RatecardError):
+    """The request was not sent, and nothing is owed for it."""
+
+
+class OverBudget(AdmissionError):
+    """Sending this request could overshoot a budget, so it was not sent."""
+
+    def __init__(self, message: str, **numbers: Any) -> None:
+        super().__init__(message)
+        self.budget = numbers.get("budget")
+        self.spent = numbers.get("spent")
+        self.held = numbers.get("held")
+        self.estimate = numbers.get("estimate")

@@ -1,0 +1,70 @@
+"""ratelimit: use the OpenAI API at exactly the speed an account allows.
+
+    client = ratelimit.wrap(OpenAI(), tier="tier_1", ledger="costs.db")
+
+Names load on first use, so that importing this package costs next to nothing and touches no network. `demand` is bound
+at once, because a submodule of the same name would shadow it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .demand import demand
+from .errors import (
+    AdmissionError,
+    ConfigError,
+    NeverFits,
+    NotOffered,
+    OverBudget,
+    RatecardError,
+    RatecardWarning,
+    WouldWait,
+)
+
+if TYPE_CHECKING:
+    from . import transports
+    from .context import tagged
+    from .limit import Limit
+    from .limiter import Limiter
+    from .transports.wrap import wrap
+
+__all__ = [
+    "AdmissionError",
+    "ConfigError",
+    "Limit",
+    "Limiter",
+    "NeverFits",
+    "NotOffered",
+    "OverBudget",
+    "RatecardError",
+    "RatecardWarning",
+    "WouldWait",
+    "demand",
+    "tagged",
+    "transports",
+    "wrap",
+]
+
+_HOME = {
+    "Limit": "limit",
+    "Limiter": "limiter",
+    "tagged": "context",
+    "wrap": "transports.wrap",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "transports":
+        return importlib.import_module(".transports", __name__)
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(importlib.import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

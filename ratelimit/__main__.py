@@ -1,0 +1,5 @@
+"""`python -m ratelimit` is `ratecard`."""
+
+from .cli import main
+
+main()

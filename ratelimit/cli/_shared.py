@@ -1,0 +1,59 @@
+"""What several commands need: reading options, printing JSON, and building a client."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import date
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+from ..limiter import Limits
+
+
+def print_json(document: Any) -> None:
+    """Print a document as stable JSON (sorted by us, not by chance); decimals are strings already."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+class Day(click.ParamType):
+    """A date option, YYYY-MM-DD."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date such as 2026-11-24", param, ctx)
+
+
+def own_limits(rpm: int | None, tpm: int | None, rpd: int | None) -> Limits | None:
+    """Collect --rpm, --tpm and --rpd into the `limits=` of a Limiter; None when none was given."""
+    given = {name: value for name, value in (("rpm", rpm), ("tpm", tpm), ("rpd", rpd)) if value is not None}
+    return given or None
+
+
+def api_key(base_url: str | None) -> str:
+    """Find the API key; a server of one's own (--base-url) needs none."""
+    key = os.environ.get("OPENAI_API_KEY")
+    if key:
+        return key
+    if base_url:
+        return "unused"
+    raise ConfigError("OPENAI_API_KEY is not set; set it, or send the job to another server with --base-url")
+
+
+def counted_lines(path: str) -> int | None:
+    """Count the non-blank lines of a plain file, for progress; None for a compressed one."""
+    if path.endswith(".gz"):
+        return None
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
+        return None  # reading it properly will say what is wrong

@@ -1,0 +1,35 @@
+"""`ratecard emulate --tier T`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ._shared import Day, own_limits
+
+
+@click.command("emulate")
+@click.option("--tier", help='Usage tier to enforce, such as "tier_1" or "grow".')
+@click.option("--model", "models", multiple=True, help="Serve only these models (default: every model of the tier).")
+@click.option("--rpm", type=click.IntRange(1), help="Own limit instead of a tier: requests per minute.")
+@click.option("--tpm", type=click.IntRange(1), help="Own limit instead of a tier: tokens per minute.")
+@click.option("--rpd", type=click.IntRange(1), help="Own limit instead of a tier: requests per day.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")
+@click.option("--latency", type=click.FloatRange(0), help="Fixed seconds per reply instead of the latency model.")
+@click.option("--policy", default="observed", show_default=True, help="What is charged at admission.")
+@click.option("--fault", "faults", multiple=True, help='Inject faults, such as "kind=503,rate=0.05"; repeatable.')
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same replies.")
+@click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
+def command(**options: Any) -> None:
+    """Serve an OpenAI-compatible API on this machine that enforces a tier's limits as the real one was observed to.
+
+    Point any client at the printed URL. Counters: GET /_emulator.
+    """
+    from ..emulator import main
+
+    limits = own_limits(options.pop("rpm"), options.pop("tpm"), options.pop("rpd"))
+    if options["tier"] is None and limits is None:
+        raise click.UsageError("say which limits to enforce: --tier tier_1, or --rpm/--tpm")
+    main(limits=limits, **options)

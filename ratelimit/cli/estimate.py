@@ -1,0 +1,75 @@
+"""`ratecard estimate FILE.jsonl`"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pricing.cost import Unpriced
+from pricing.estimate import estimate
+from pricing.money import Usd
+
+from ..errors import ConfigError
+from ..job import BadLine, read_job
+from ._shared import Day, print_json
+
+
+@click.command("estimate")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--batch", is_flag=True, help="Price as the Batch API does.")
+@click.option("--service-tier", help='Price this tier, such as "flex".')
+@click.option("--lines", is_flag=True, help="Also list every line.")
+@click.option("--at", type=Day(), help="Prices as of this day (default: today).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: Any, as_json: bool) -> None:
+    """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
+    rows: list[dict[str, Any]] = []
+    total = {"p50": Usd.ZERO, "p95": Usd.ZERO, "worst": Usd.ZERO}
+    counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
+    bad: list[dict[str, Any]] = []
+    for line in read_job(file):
+        if isinstance(line, BadLine):
+            bad.append({"line": line.number, "reason": line.reason})
+            continue
+        try:
+            guess = estimate(line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at)
+        except ConfigError as error:
+            bad.append({"line": line.number, "reason": str(error)})
+            continue
+        counts["lines"] += 1
+        counts["input_tokens"] += guess.input.tokens
+        counts["inexact"] += not guess.input.exact
+        row: dict[str, Any] = {"line": line.number, "custom_id": line.custom_id, "model": guess.model}
+        row["input_tokens"] = guess.input.tokens
+        if isinstance(guess.cost, Unpriced):
+            counts["unpriced"] += 1
+            row["unpriced"] = guess.cost.reason
+        else:
+            for key in total:
+                total[key] += getattr(guess.cost, key)
+                row[key] = str(getattr(guess.cost, key))
+        if lines:
+            rows.append(row)
+    if as_json:
+        document: dict[str, Any] = {**counts, "cost": {key: str(usd) for key, usd in total.items()}, "bad_lines": bad}
+        print_json({**document, "rows": rows} if lines else document)
+    else:
+        for row in rows:
+            price = row.get("unpriced") or f"{row['p50']:>14} {row['p95']:>14} {row['worst']:>14}"
+            click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
+        click.echo(f"lines     {counts['lines']:,}")
+        click.echo(
+            f"input     {counts['input_tokens']:,} tokens"
+            + (f" ({counts['inexact']:,} lines estimated)" if counts["inexact"] else "")
+        )
+        click.echo(
+            f"cost      p50 {total['p50'].format()}   p95 {total['p95'].format()}   worst {total['worst'].format()}"
+        )
+        if counts["unpriced"]:
+            click.echo(f"unpriced  {counts['unpriced']:,} lines are not in these sums")
+        for one in bad:
+            click.echo(f"line {one['line']}: {one['reason']}", err=True)
+    if bad or counts["unpriced"]:
+        sys.exit(1)

@@ -1,0 +1,46 @@
+"""`ratecard ledger report`"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from pricing.ledger import Ledger
+
+from ..errors import ConfigError
+from ._shared import print_json
+
+
+@click.group("ledger")
+def command() -> None:
+    """Report what was spent."""
+
+
+@command.command("report")
+@click.argument("path", type=click.Path(dir_okay=False))
+@click.option("--by", default="model", show_default=True, help="model, day, state or tag:NAME")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def report(path: str, by: str, as_json: bool) -> None:
+    """Total a ledger file, and split it by model, day, state or a tag."""
+    if not os.path.exists(path):
+        raise ConfigError(f"{path}: no such ledger")
+    with Ledger(path) as ledger:
+        total, parts = ledger.totals(), ledger.totals(by=by)
+    if as_json:
+        print_json({"total": total.as_dict(), "by": {name: part.as_dict() for name, part in parts.items()}})
+        return
+    for name, part in [*sorted(parts.items()), ("total", total)]:
+        click.echo(f"{name or '-':<28} {part.posted.format():>14}  {part.posted_count:>8,} calls" + _open(part))
+
+
+def _open(part: Any) -> str:
+    notes = []
+    if part.pending_count:
+        notes.append(f"{part.pending_count:,} pending ≈ {part.pending_estimate.format()}")
+    if part.expired_count:
+        notes.append(f"{part.expired_count:,} unanswered ≈ {part.expired_estimate.format()}")
+    if part.unpriced_count:
+        notes.append(f"{part.unpriced_count:,} without a price")
+    return "  " + ", ".join(notes) if notes else ""

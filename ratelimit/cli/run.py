@@ -1,0 +1,272 @@
+"""`ratecard run FILE.jsonl -o OUT.jsonl --tier T`"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pricing.budget import Budget
+from pricing.ledger import Ledger
+from pricing.money import Usd
+
+from ..clock import US_PER_S, Clock
+from ..job import read_job
+from ..limiter import Limiter
+from ..results import Results
+from ..runner import Progress, Report, Runner, run_name
+from ._shared import Day, api_key, counted_lines, own_limits, print_json
+
+
+@click.command("run")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where results go (JSONL).")
+@click.option("--tier", help='Usage tier of the account, such as "tier_1" or "grow".')
+@click.option("--rpm", type=click.IntRange(1), help="Own limit instead of a tier: requests per minute.")
+@click.option("--tpm", type=click.IntRange(1), help="Own limit instead of a tier: tokens per minute.")
+@click.option("--rpd", type=click.IntRange(1), help="Own limit instead of a tier: requests per day.")
+@click.option("--budget", help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.')
+@click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (default: OUT.costs.db).")
+@click.option("--base-url", help="Send to another server, such as `ratecard emulate`.")
+@click.option("--resume", is_flag=True, help="Go on with an existing output file; what is done is not paid twice.")
+@click.option("--strict", is_flag=True, help="Stop at the first line that cannot be read.")
+@click.option("--policy", default="observed", show_default=True, help="What the server charges at admission.")
+@click.option(
+    "--headroom", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the limits left unused."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Most requests in the air."
+)
+@click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
+@click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(**options: Any) -> None:
+    """Send FILE (JSONL: Batch-format lines, or bare request bodies) at the full speed of a tier.
+
+    Results go to --output as Batch-format lines, each written as its request finishes. Every call is priced into the
+    ledger. --resume goes on after a crash.
+    """
+    limits = own_limits(options["rpm"], options["tpm"], options["rpd"])
+    if options["tier"] is None and limits is None:
+        raise click.UsageError("say which limits to obey: --tier tier_1, or --rpm/--tpm")
+    output = options["output"]
+    limiter = Limiter(
+        options["tier"], limits=limits, policy=options["policy"], headroom=options["headroom"], at=options["at"]
+    )
+    name = run_name(output)
+    results = Results(output, resume=options["resume"])
+    try:
+        with Ledger(options["ledger_path"] or f"{output}.costs.db") as ledger:
+            forgotten = expire_forgotten(ledger, name) if options["resume"] else 0
+            report = asyncio.run(
+                run_job(
+                    options["file"],
+                    results,
+                    limiter=limiter,
+                    ledger=ledger,
+                    run=name,
+                    base_url=options["base_url"],
+                    budget=options["budget"],
+                    concurrency=options["concurrency"],
+                    attempts=options["attempts"],
+                    strict=options["strict"],
+                    at=options["at"],
+                )
+            )
+    finally:
+        results.close()
+    if options["as_json"]:
+        print_json(report.as_dict())
+    else:
+        if forgotten:
+            click.echo(
+                f"{forgotten} calls of an earlier run were never answered; they count at their estimates", err=True
+            )
+        print_summary(report, output, options["ledger_path"] or f"{output}.costs.db")
+    p = report.progress
+    if p.stopped.startswith("budget"):
+        sys.exit(3)
+    if p.failed or p.bad or p.stopped:
+        sys.exit(1)
+
+
+def expire_forgotten(ledger: Ledger, run: str) -> int:
+    """Close the pending entries that a killed run left behind: sent, and nobody knows what became of them."""
+    left = [entry.id for entry in ledger.entries(state="pending") if entry.run == run]
+    for entry_id in left:
+        ledger.expire(entry_id, "the run that sent this call ended before its answer; counted at its estimate")
+    return len(left)
+
+
+async def run_job(
+    file: str,
+    results: Results,
+    *,
+    limiter: Limiter,
+    ledger: Ledger,
+    run: str,
+    base_url: str | None = None,
+    budget: str | None = None,
+    concurrency: int = 1000,
+    attempts: int = 5,
+    strict: bool = False,
+    at: date | None = None,
+    quiet: bool = False,
+) -> Report:
+    """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air."""
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    from ..transports.wrap import family, wrap
+
+    http = DefaultAsyncHttpxClient()
+    library = __import__(family(http)[0])
+    await http.aclose()
+    pool = library.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    timeout = library.Timeout(600, connect=30, pool=None)  # a place in our own pool is not the server's fault
+    async with AsyncOpenAI(
+        api_key=api_key(base_url),
+        base_url=base_url,
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(limits=pool, timeout=timeout),
+    ) as plain:
+        client = wrap(
+            plain, limiter=limiter, ledger=ledger, budget=Budget.parse(budget, run=run) if budget else None, at=at
+        )
+        runner = Runner(
+            client, limiter, ledger, results, run=run, concurrency=concurrency, attempts=attempts, strict=strict
+        )
+        runner.progress.total = counted_lines(file)
+        with _stop_on_interrupt(runner), _shown(runner.progress, limiter, quiet):
+            return await runner.run(read_job(file))
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt(runner: Runner) -> Iterator[None]:
+    """First Ctrl-C: stop admitting. Second: as always."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        runner.stop("interrupted")
+        loop.remove_signal_handler(signal.SIGINT)
+        click.echo("\nstopping: what is in the air is finished (Ctrl-C again to abandon it)", err=True)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+    except (NotImplementedError, RuntimeError, ValueError):
+        yield  # not on this platform, or not in the main thread
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress, limiter: Limiter, quiet: bool) -> Iterator[None]:
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    line = _Line(progress, limiter)
+    with Live(line, console=console, refresh_per_second=4, transient=True):
+        yield
+
+
+class _Line:
+    """The live line: done, failed, $ so far, $ projected, tokens per minute against the limit, time left."""
+
+    def __init__(self, progress: Progress, limiter: Limiter) -> None:
+        self._progress = progress
+        self._limiter = limiter
+
+    def __rich__(self) -> Text:
+        return Text(progress_line(self._progress, self._limiter, self._limiter.clock))
+
+
+def progress_line(progress: Progress, limiter: Limiter, clock: Clock) -> str:
+    """Say in one line where a job stands."""
+    p = progress
+    done_us = max(1, clock.now_us() - p.started_us)
+    work = None if p.total is None else max(0, p.total - p.skipped - p.bad)
+    parts = [f"{p.done:,}" + (f"/{work:,}" if work is not None else "") + " done"]
+    if p.failed:
+        parts.append(f"{p.failed:,} failed")
+    if p.bad:
+        parts.append(f"{p.bad:,} bad lines")
+    parts.append(f"{p.in_flight:,} in flight")
+    money = p.spent.format()
+    if work and p.done >= 5:
+        money += f" (→ {Usd(p.spent.pico * work // p.done).format()})"
+    parts.append(money)
+    per_minute = p.tokens_admitted * 60 * US_PER_S // done_us
+    limit = next((one for gate in limiter.gates() for one in gate.lane.limits if one.name == "tpm"), None)
+    parts.append(f"{per_minute:,}" + (f" of {limit.capacity:,}" if limit else "") + " tokens/min")
+    if p.refused:
+        parts.append(f"{p.refused:,} × 429")
+    ended = p.done + p.failed
+    if work and ended:
+        parts.append(f"{_clock_text((work - ended) * done_us // ended)} left")
+    return " · ".join(parts)
+
+
+def print_summary(report: Report, output: str, ledger: str | None) -> None:
+    """Print how a job ended, for people."""
+    p, totals = report.progress, report.totals
+    not_sent = p.read - p.done - p.failed - p.bad - p.skipped
+    counts = [f"{p.done:,} done"]
+    for number, words in (
+        (p.failed, "failed"),
+        (p.bad, "bad lines"),
+        (p.skipped, "done before"),
+        (not_sent, "not sent"),
+    ):
+        if number:
+            counts.append(f"{number:,} {words}")
+    click.echo(", ".join(counts) + f"  →  {output}")
+    for bad in report.bad_lines[:10]:
+        click.echo(f"  line {bad.number}: {bad.reason}", err=True)
+    if len(report.bad_lines) > 10:
+        click.echo(f"  … and {len(report.bad_lines) - 10:,} more bad lines (--json lists them all)", err=True)
+    wall, last, least = (us / US_PER_S for us in (p.finished_us - p.started_us, report.admission_us, report.minimum_us))
+    click.echo(
+        f"time      {wall:.1f} s; last admission after {last:.1f} s; the limits allow {least:.1f} s at best", nl=False
+    )
+    click.echo(f" ({last / least:.3f} ×), set by {report.binding_limit}" if least > 0 else "")
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in p.refusals.items())
+    click.echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {p.attempts:,} requests")
+    click.echo(f"cost      {totals.posted.format()}" + _caveats(totals))
+    if len(report.by_model) > 1:
+        for model, of_model in sorted(report.by_model.items()):
+            click.echo(f"          {of_model.posted.format():>12}  {model} ({of_model.posted_count:,} calls)")
+    if ledger:
+        click.echo(f"ledger    {ledger}")
+    if p.stopped:
+        click.echo(f"stopped   {p.stopped}")
+
+
+def _caveats(totals: Any) -> str:
+    notes = []
+    if totals.expired_count:
+        notes.append(f"{totals.expired_estimate.format()} more estimated for {totals.expired_count:,} unanswered calls")
+    if totals.pending_count:
+        notes.append(f"{totals.pending_count:,} calls pending, about {totals.pending_estimate.format()}")
+    if totals.unpriced_count:
+        notes.append(f"{totals.unpriced_count:,} calls have no price")
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _clock_text(us: int) -> str:
+    seconds = us // US_PER_S
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

@@ -1,0 +1,73 @@
+"""Clocks. Time is an integer of microseconds, and whoever waits is told for how long by the clock's own measure.
+
+`now_us` orders and measures; it is never a date. Dates (which price row, which tier scheme) come from the wall, once,
+at the door. Scaled and virtual clocks exist so that the same code runs a demo thirty times faster, or a simulated
+month in a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Protocol
+
+US_PER_S = 1_000_000
+
+
+class Clock(Protocol):
+    """What a limiter needs of time."""
+
+    def now_us(self) -> int:
+        """Read the clock (µs, never decreasing)."""
+
+    def seconds(self, duration_us: int) -> float:
+        """Turn a duration of this clock into seconds of the event loop or of the wall."""
+
+    def wait(self, event: threading.Event, timeout_us: int | None) -> None:
+        """Block this thread until the event is set or the time is over (None: for as long as it takes)."""
+
+
+class MonotonicClock:
+    """The machine's steady clock."""
+
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def seconds(self, duration_us: int) -> float:
+        return duration_us / US_PER_S
+
+    def wait(self, event: threading.Event, timeout_us: int | None) -> None:
+        event.wait(None if timeout_us is None else self.seconds(timeout_us))
+
+
+class ScaledClock(MonotonicClock):
+    """A clock that runs `speed` times faster than the wall: a minute of limits in 60 / speed seconds."""
+
+    __slots__ = ("_speed",)
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+
+    def now_us(self) -> int:
+        return int(time.monotonic_ns() * self._speed) // 1000
+
+    def seconds(self, duration_us: int) -> float:
+        return duration_us / US_PER_S / self._speed
+
+
+class LoopClock:
+    """The running event loop's clock: under a VirtualTimeLoop, time that costs nothing."""
+
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        return int(asyncio.get_running_loop().time() * US_PER_S)
+
+    def seconds(self, duration_us: int) -> float:
+        return duration_us / US_PER_S
+
+    def wait(self, event: threading.Event, timeout_us: int | None) -> None:
+        raise RuntimeError("LoopClock is for async code: use `areserve`, or a MonotonicClock for threads")

@@ -1,0 +1,48 @@
+"""What the caller knows about the call in hand and the HTTP layer cannot see: tags, a custom id, who wants to be told.
+
+A context variable, so that it follows tasks and threads started with a copied context and costs nothing when unused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pricing.cost import Cost, Unpriced
+
+    from .limiter import Reservation
+
+
+class CallContext(NamedTuple):
+    """Facts about the next calls of this context.
+
+    tags         attached to their ledger entries, on top of the client's own
+    custom_id    the job line they belong to
+    run          the job they belong to
+    on_admitted  called with the Reservation of a call, just before it is sent
+    on_cost      called with the Cost (or Unpriced) of a call when its ledger entry is posted
+    """
+
+    tags: Mapping[str, str] | None = None
+    custom_id: str | None = None
+    run: str | None = None
+    on_admitted: Callable[[Reservation], None] | None = None
+    on_cost: Callable[[Cost | Unpriced], None] | None = None
+
+
+EMPTY = CallContext()
+CURRENT: ContextVar[CallContext] = ContextVar("ratecard_call", default=EMPTY)
+
+
+@contextmanager
+def tagged(**tags: str) -> Iterator[None]:
+    """Attach tags to the ledger entries of every call made inside the block, on top of those already in force."""
+    outer = CURRENT.get()
+    token = CURRENT.set(outer._replace(tags={**(outer.tags or {}), **tags}))
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)

@@ -1,0 +1,62 @@
+"""The errors of admission, on top of the tree in `pricing.errors`.
+
+An AdmissionError means: not sent, nothing owed. A server's 429 is not an error of ours; it is a response.
+"""
+
+from __future__ import annotations
+
+from pricing.errors import (
+    AdmissionError,
+    ConfigError,
+    LedgerError,
+    OverBudget,
+    RatecardError,
+    TableError,
+    UnpricedError,
+)
+
+__all__ = [
+    "AdmissionError",
+    "ConfigError",
+    "LedgerError",
+    "NeverFits",
+    "NotOffered",
+    "OverBudget",
+    "RatecardError",
+    "RatecardWarning",
+    "TableError",
+    "UnpricedError",
+    "WouldWait",
+]
+
+
+class RatecardWarning(UserWarning):
+    """Something the account should know soon: a model near its shutdown date, a tier scheme that has ended."""
+
+
+class WouldWait(AdmissionError):
+    """Admission would take longer than `max_wait` allows."""
+
+    def __init__(self, *, limit: str, retry_after_s: float, max_wait_s: float) -> None:
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.max_wait_s = max_wait_s
+        super().__init__(f"{limit}: next chance in {retry_after_s:.3f} s, max_wait is {max_wait_s:g} s")
+
+
+class NeverFits(AdmissionError):
+    """The request is larger than a whole limit, so no waiting would ever admit it."""
+
+    def __init__(self, *, limit: str, demand: int, capacity: int, model: str = "") -> None:
+        self.limit = limit
+        self.demand = demand
+        self.capacity = capacity
+        about = f" of {model}" if model else ""
+        super().__init__(
+            f"{limit}{about}: the request needs {demand:,} and the whole limit is {capacity:,}; "
+            "send a smaller request, or use a higher tier or the Batch API"
+        )
+
+
+class NotOffered(AdmissionError):
+    """The model card or the tier says no to this request; the message names the fact and its source."""

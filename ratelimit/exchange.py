@@ -1,0 +1,228 @@
+"""One HTTP attempt as it passes: which call it is, what it takes, what it costs, and how it ended.
+
+Everything here is colourless; the transports only add the waiting and the bytes. A Visit accompanies one attempt:
+`demand` before it waits, `sent` when it goes out, `failed` or `answered` + `feed` + `close` when it ends. Every path ends the
+reservation and the ledger entry exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .context import CURRENT
+from .demand import Demand, demand
+from .errors import LedgerError, RatecardWarning
+from .gate import Gate
+from .headers import read_refusal
+from .preflight import check
+from .reply import JsonReader, Outcome, StreamReader
+from .tiers import load_tiers
+
+if TYPE_CHECKING:
+    from pricing.tokens import Count
+
+    from .accounting import Accountant
+    from .limiter import Limiter, Reservation
+
+_CREATE = {
+    "responses": "/v1/responses",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+    "moderations": "/v1/moderations",
+}
+
+NOT_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "LocalProtocolError"}
+)
+"""Transport errors (httpx and httpx2 spell them alike) after which the server cannot have seen the request."""
+
+
+class Call:
+    """A request that takes from a model's limits, or asks after one that did.
+
+    endpoint  "/v1/responses" …
+    body      the JSON body; empty for a poll
+    polls     True for GET /responses/{id} and its cancel: no admission, but perhaps the news of a cost
+    """
+
+    __slots__ = ("_count", "body", "endpoint", "model", "polls")
+
+    def __init__(self, endpoint: str, body: Mapping[str, Any], *, polls: bool = False) -> None:
+        self.endpoint = endpoint
+        self.body = body
+        model = body.get("model")
+        self.model = model if isinstance(model, str) else ""
+        self.polls = polls
+        self._count: Count | None = None
+
+    @property
+    def count(self) -> Count:
+        """The input tokens of the body, counted once."""
+        if self._count is None:
+            from pricing.tokens import count_input
+
+            self._count = count_input(self.body, self.endpoint)
+        return self._count
+
+
+def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> Call | None:
+    """Recognise a call that costs; None for everything else (models, files, other hosts' paths …).
+
+    target   path and query as sent
+    content  gives the body bytes when they are needed; None when the body is a stream
+
+    A body that is no JSON object with a model is not ours to judge: it passes, and the server says what is wrong.
+    """
+    path = target.partition("?")[0].rstrip("/")
+    head, _, last = path.rpartition("/")
+    if method == "POST":
+        endpoint = _CREATE.get(last)
+        if endpoint is None:
+            if last == "cancel" and "/responses/" in path:
+                return Call("/v1/responses", {}, polls=True)
+            return None
+        if last == "completions" and head.endswith("/chat"):
+            endpoint = "/v1/chat/completions"
+        raw = content()
+        if not raw:
+            return None
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+            return None
+        return Call(endpoint, body)
+    if method == "GET" and head.endswith("/responses"):
+        return Call("/v1/responses", {}, polls=True)
+    return None
+
+
+class Visit:
+    """One attempt on its way through the middleware. `limiter` and `accountant` may each be None."""
+
+    __slots__ = ("_accountant", "_call", "_entry", "_limiter", "_reader", "_reservation", "_sent_us", "_status")
+
+    def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
+        self._call = call
+        self._limiter = limiter
+        self._accountant = accountant
+        self._reservation: Reservation | None = None
+        self._entry: int | None = None
+        self._sent_us = 0
+        self._status = 0
+        self._reader: JsonReader | StreamReader | None = None
+
+    def demand(self) -> tuple[Gate, Demand]:
+        """Check the card, then say at which gate to wait and for what. Raises NotOffered, ConfigError."""
+        call, limiter = self._call, self._limiter
+        assert limiter is not None
+        today = limiter.today()
+        check(call, limiter.preflight, today, limiter.warned)
+        count = call.count if call.endpoint == "/v1/responses" else None
+        return limiter.gate(call.model), demand(
+            call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count
+        )
+
+    def sent(self, reservation: Reservation | None) -> None:
+        """Note the admission, and write the pending ledger entry. Raises OverBudget or LedgerError: nothing was sent."""
+        self._reservation = reservation
+        if self._accountant is not None and not self._call.polls:
+            try:
+                self._entry = self._accountant.open(self._call)
+            except BaseException:
+                if reservation is not None:
+                    reservation.release()
+                raise
+        if reservation is not None:
+            on_admitted = CURRENT.get().on_admitted
+            if on_admitted is not None:
+                on_admitted(reservation)
+            assert self._limiter is not None
+            self._sent_us = self._limiter.clock.now_us()
+
+    def failed(self, error: BaseException) -> None:
+        """End an attempt that got no response: nothing was sent, or nobody knows."""
+        not_sent = type(error).__name__ in NOT_SENT
+        if self._reservation is not None and not_sent:
+            self._reservation.release()
+        if self._accountant is not None and self._entry is not None:
+            self._book(lambda books, entry: books.failed(entry, error, not_sent))
+
+    def answered(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], decode: Callable[[str, bytes], bytes]
+    ) -> None:
+        """Take in status and headers, and get ready to read the body."""
+        kind = encoding = b""
+        processing = None
+        for name, value in headers:
+            name = name.lower()
+            if name == b"content-type":
+                kind = value
+            elif name == b"content-encoding":
+                encoding = value.strip().lower()
+            elif name == b"openai-processing-ms":
+                processing = value
+        self._status = status
+        reservation = self._reservation
+        if reservation is not None and processing is not None and processing.isdigit() and len(processing) < 10:
+            assert self._limiter is not None
+            reservation.arrived(self._limiter.clock.now_us() - self._sent_us - int(processing) * 1000)
+        name = encoding.decode("latin-1")
+        undo = (lambda raw: decode(name, raw)) if name and name != "identity" else None
+        if b"event-stream" in kind:
+            self._reader = StreamReader(status, name, undo)
+        elif self._accountant is not None or status == 429:
+            self._reader = JsonReader(status, undo)
+
+    def feed(self, chunk: bytes) -> None:
+        """See a chunk of the body go by."""
+        if self._reader is not None:
+            self._reader.feed(chunk)
+
+    def close(self, complete: bool) -> None:
+        """End the attempt: the body was read to its end (`complete`) or abandoned."""
+        reader, self._reader = self._reader, None
+        outcome = reader.close(complete) if reader is not None else Outcome(self._status, complete=complete)
+        if self._reservation is not None:
+            self._settle(self._reservation, outcome)
+        if self._accountant is not None:
+            call = self._call
+            if call.polls:
+                self._book(lambda books, _: books.polled(call, outcome))
+            elif self._entry is not None:
+                self._book(lambda books, entry: books.close(entry, call, outcome))
+
+    def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
+        limiter, call = self._limiter, self._call
+        assert limiter is not None
+        if outcome.status == 429:
+            refusal = read_refusal(outcome.error)
+            # A refused request still counts as a request, and takes no tokens (facts: error-codes guide, 2026-07-15).
+            reservation.settle(tokens=0)
+            if refusal.kind == "rate" and refusal.limit and refusal.used is not None:
+                limiter.observe_refusal(
+                    call.model, refusal.limit_name, refusal.used, refusal.limit, refusal.retry_after_us or 0
+                )
+        elif outcome.status == 200 and outcome.usage is not None:
+            rule = load_tiers().rule(limiter.policy, call.endpoint, limiter.today())
+            if rule is not None and rule.refund:
+                from pricing.usage import Usage
+
+                used = Usage.from_response(outcome.usage)
+                if used is not None:
+                    reservation.settle(tokens=used.total_input + used.total_output)
+
+    def _book(self, write: Callable[[Accountant, int], None]) -> None:
+        """Write to the ledger after the fact. The reply belongs to the user, so a failing ledger only warns: the entry stays pending."""
+        accountant = self._accountant
+        assert accountant is not None
+        try:
+            write(accountant, -1 if self._entry is None else self._entry)
+        except LedgerError as error:
+            warnings.warn(
+                f"the cost of a call could not be written and stays pending: {error}", RatecardWarning, stacklevel=2
+            )

@@ -1,0 +1,118 @@
+"""The core: a continuous token bucket held as one integer, over several limits at once.
+
+A bucket that refills continuously is fully described by its theoretical arrival time (TAT): the instant at which it
+will be full again. `TAT − now` is its backlog: the part of the period already spent. A request with charge `c` conforms
+when the backlog it finds plus `c` fits into the burst. Everything here is pure: integers in, integers out; no clock,
+no floats, no I/O.
+
+A refund is not `tat -= x`: the bucket may have been empty (full of room) since, and room that was never used cannot be
+given back. `Bucket` therefore remembers the lowest backlog any later charge has seen: what is still outstanding of an old
+charge is capped by it. Settling a charge lowers the backlogs that later charges saw, exactly as if history had been
+replayed with the true cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+REFUND_MEMORY = 256
+"""How many distinct low-water marks a bucket keeps. Beyond it the oldest is merged, so that refunds only shrink."""
+
+
+def reserve(
+    tats_us: Sequence[int],
+    charges_us: Sequence[int],
+    bursts_us: Sequence[int],
+    now_us: int,
+) -> tuple[int, tuple[int, ...]]:
+    """Book the earliest instant at which every limit conforms, charging every limit at that instant.
+
+    tats_us     (n,) µs   theoretical arrival times; 0 for a bucket never used
+    charges_us  (n,) µs   bucket time of the demand; 0 means "not this limit"
+    bursts_us   (n,) µs   how much bucket time may be spent at once; charge ≤ burst, else it would wait for ever
+    now_us           µs   the clock of the tats
+    →  act_at_us, tats_us   act_at_us ≥ now_us
+
+    Law     a server running the same limits refuses nothing on the act instants (tests/laws/test_admission.py)
+    Source  ITU-T I.371 Annex A, virtual scheduling; several limits at one act instant: ours, see the law
+    """
+    act_us = act_at(tats_us, charges_us, bursts_us, now_us)
+    return act_us, tuple(
+        max(tat_us, act_us) + charge_us if charge_us else tat_us
+        for tat_us, charge_us in zip(tats_us, charges_us, strict=True)
+    )
+
+
+def act_at(tats_us: Sequence[int], charges_us: Sequence[int], bursts_us: Sequence[int], now_us: int) -> int:
+    """Find the earliest instant (µs, ≥ now_us) at which a demand conforms to every limit it touches."""
+    act_us = now_us
+    for tat_us, charge_us, burst_us in zip(tats_us, charges_us, bursts_us, strict=True):
+        if charge_us:
+            act_us = max(act_us, tat_us + charge_us - burst_us)
+    return act_us
+
+
+class Bucket:
+    """One limit's state: the TAT, and what is needed to refund exactly.
+
+    tat_us  µs   theoretical arrival time; 0 for a bucket never used
+    """
+
+    __slots__ = ("_marks", "_seq", "tat_us")
+
+    def __init__(self) -> None:
+        self.tat_us = 0
+        self._seq = 0
+        # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
+        # is the lowest backlog seen since.
+        self._marks: list[list[int]] = []
+
+    def charge(self, act_us: int, charge_us: int) -> int:
+        """Charge the bucket at an instant; return the charge's number, which `refund` asks for."""
+        backlog_us = self.tat_us - act_us
+        if backlog_us <= 0:
+            backlog_us = 0
+            self.tat_us = act_us + charge_us
+            # An empty backlog caps every older refund at nothing: no earlier mark can matter any more.
+            self._marks.clear()
+        else:
+            self.tat_us += charge_us
+            marks = self._marks
+            while marks and marks[-1][1] >= backlog_us:
+                marks.pop()
+        self._seq += 1
+        self._marks.append([self._seq, backlog_us])
+        if len(self._marks) > REFUND_MEMORY:
+            # Forget the second-oldest: charges before it now see the oldest (lower) mark, so refunds only shrink.
+            seq = self._marks[1][0]
+            del self._marks[1]
+            self._marks[0][0] = seq
+        return self._seq
+
+    def refund(self, number: int, back_us: int) -> int:
+        """Give back up to `back_us` of charge `number`, as far as it is still outstanding; return what was given.
+
+        Law  equal to replaying history with the smaller charge (tests/laws/test_refunds.py)
+        """
+        for mark in self._marks:
+            if mark[0] > number:
+                seen_us = mark[1]
+                mark[1] = seen_us - back_us if seen_us > back_us else 0
+                if back_us > seen_us:
+                    back_us = seen_us
+        kept: list[list[int]] = []
+        for mark in self._marks:
+            while kept and kept[-1][1] >= mark[1]:
+                kept.pop()
+            kept.append(mark)
+        self._marks = kept
+        self.tat_us -= back_us
+        return back_us
+
+    def surcharge(self, more_us: int, now_us: int) -> None:
+        """Add what a charge turned out to cost beyond its booking."""
+        self.tat_us = max(self.tat_us, now_us) + more_us
+
+    def raise_to(self, tat_us: int) -> None:
+        """Take over an observation that the bucket is emptier than we thought; never the other way round."""
+        self.tat_us = max(self.tat_us, tat_us)

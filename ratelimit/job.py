@@ -1,0 +1,152 @@
+"""A job file: JSONL in, one request per line. Batch-format lines and bare request bodies are both understood.
+
+A bad line is reported with its number and does not hide the others.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from .demand import normal_endpoint
+from .errors import ConfigError
+
+ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions")
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Line(NamedTuple):
+    """One request of a job: where it stands in the file, its name, and what to send where."""
+
+    number: int
+    custom_id: str
+    endpoint: str
+    body: Mapping[str, Any]
+
+
+class BadLine(NamedTuple):
+    """A line that cannot be sent, and why."""
+
+    number: int
+    reason: str
+    custom_id: str | None = None
+
+
+def read_job(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
+    """Read a job file (.jsonl, or .jsonl.gz) line by line, in bounded memory; blank lines are skipped.
+
+    A bare body gets the custom_id "line-<number>-<digest>", so that a resumed job notices when the line has changed.
+
+    Raises  ConfigError when the file cannot be read at all
+    """
+    seen: dict[bytes, int] = {}
+    try:
+        with _open(Path(path)) as file:
+            number = 0
+            while True:
+                raw = file.readline(MAX_LINE_BYTES + 1)
+                if not raw:
+                    return
+                number += 1
+                if len(raw) > MAX_LINE_BYTES:
+                    yield BadLine(number, f"longer than {MAX_LINE_BYTES:,} bytes")
+                    while raw and not raw.endswith(b"\n"):
+                        raw = file.readline(MAX_LINE_BYTES)
+                    continue
+                if raw.strip():
+                    line = parse_line(number, raw)
+                    if isinstance(line, Line):
+                        # A digest, not the id itself: a million long ids would cost more memory than the job.
+                        digest = hashlib.blake2b(
+                            line.custom_id.encode("utf-8", "surrogatepass"), digest_size=12
+                        ).digest()
+                        first = seen.setdefault(digest, number)
+                        if first != number:
+                            reason = f"custom_id {line.custom_id!r} was used on line {first} already"
+                            yield BadLine(number, reason, line.custom_id)
+                            continue
+                    yield line
+    except (OSError, EOFError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {why}") from error
+
+
+def parse_line(number: int, raw: bytes) -> Line | BadLine:
+    """Read one line; a BadLine says what is wrong in words for the person who wrote it."""
+    if number == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        return BadLine(number, f"not UTF-8: byte {error.start + 1} of the line")
+    except RecursionError:
+        return BadLine(number, "not JSON that can be read: nested too deeply")
+    except ValueError as error:
+        return BadLine(number, f"not JSON: {error}")
+    if not isinstance(document, dict):
+        return BadLine(number, f"expected a JSON object, found {_kind(document)}")
+    if "body" in document or "custom_id" in document or "url" in document:
+        return _batch_line(number, document)
+    endpoint = guess_endpoint(document)
+    if endpoint is None:
+        return BadLine(
+            number, 'neither a Batch line (custom_id, url, body) nor a body with "input", "messages" or "prompt"'
+        )
+    digest = hashlib.sha256(raw.strip()).hexdigest()[:8]
+    return _checked(Line(number, f"line-{number}-{digest}", endpoint, document))
+
+
+def guess_endpoint(body: Mapping[str, Any]) -> str | None:
+    """Tell which endpoint a bare body is for by its shape; None when it fits none."""
+    if "messages" in body:
+        return "/v1/chat/completions"
+    if "input" in body:
+        model = body.get("model")
+        return "/v1/embeddings" if isinstance(model, str) and "embedding" in model else "/v1/responses"
+    return "/v1/completions" if "prompt" in body else None
+
+
+def _batch_line(number: int, document: Mapping[str, Any]) -> Line | BadLine:
+    custom_id, url, body = document.get("custom_id"), document.get("url"), document.get("body")
+    named = custom_id if isinstance(custom_id, str) else None
+    if not isinstance(custom_id, str) or not custom_id:
+        return BadLine(number, f"custom_id: expected a text, found {_kind(custom_id)}")
+    if not isinstance(body, dict):
+        return BadLine(number, f"body: expected a JSON object, found {_kind(body)}", named)
+    if document.get("method", "POST") != "POST":
+        return BadLine(number, f"method: expected POST, found {document['method']!r}", named)
+    if not isinstance(url, str):
+        return BadLine(number, f"url: expected a path such as /v1/responses, found {_kind(url)}", named)
+    endpoint = normal_endpoint(url)
+    if endpoint not in ENDPOINTS:
+        return BadLine(number, f"url: {url!r} is not one of {', '.join(ENDPOINTS)}", named)
+    return _checked(Line(number, custom_id, endpoint, body))
+
+
+def _checked(line: Line) -> Line | BadLine:
+    model = line.body.get("model")
+    if not isinstance(model, str) or not model:
+        return BadLine(line.number, f"model: expected a text, found {_kind(model)}", line.custom_id)
+    if line.body.get("stream"):
+        return BadLine(line.number, "stream: a job's results are whole replies; remove it", line.custom_id)
+    return line
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    names = {bool: "true/false", dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__) if value != "" else "an empty text"
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

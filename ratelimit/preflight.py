@@ -1,0 +1,108 @@
+"""The card's noes, told before a request is spent.
+
+What the model card or the deprecation page rules out would come back as an error that still counts against the limits, or as
+a bill for an answer that is cut off. Facts come from data/models.yaml; a fact the table does not state stops nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from datetime import date
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pricing.cards import ModelCard, resolve
+
+from .demand import measure
+from .errors import NotOffered, RatecardWarning
+
+if TYPE_CHECKING:
+    from .exchange import Call
+
+WARN_DAYS = 60
+"""How long before a model's shutdown a warning is due: time enough to test a replacement."""
+
+_FEATURE_OF = {
+    "tools": ("function_calling", "function calling"),
+    "prediction": ("predicted_outputs", "predicted outputs"),
+}
+
+
+def check(call: Call, policy: Literal["raise", "warn", "off"], today: date, warned: set[str]) -> None:
+    """Stop (raise) or announce (warn) a request that the card says cannot work.
+
+    today   the day shutdown dates are compared with
+    warned  messages already given; a warning is given once
+
+    Raises  NotOffered under policy "raise"
+    """
+    if policy == "off":
+        return
+    card = resolve(call.model)
+    if card is None:
+        return
+    for no in findings(card, call, today):
+        if policy == "raise":
+            raise NotOffered(no)
+        _warn_once(no, warned)
+    near = _shutdown_warning(card, today)
+    if near is not None:
+        _warn_once(near, warned)
+
+
+def findings(card: ModelCard, call: Call, today: date) -> Iterator[str]:
+    """Yield every no the card has for this request, as a sentence that says what to do instead."""
+    body = call.body
+    fixed = _fixed_no(card, call.endpoint, today)
+    if fixed is not None:
+        yield fixed
+    if body.get("stream") is True and card.features.get("streaming") is False:
+        yield f"{card.model} does not support streaming: drop stream=True, or use background mode"
+    for key, (feature, words) in _FEATURE_OF.items():
+        if body.get(key) and card.features.get(feature) is False:
+            yield f"{card.model} does not support {words}: drop {key!r}"
+    for key in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
+        wanted = body.get(key)
+        if type(wanted) is int and card.max_output_tokens is not None and wanted > card.max_output_tokens:
+            yield f"{key}={wanted:,} is above the {card.max_output_tokens:,} output tokens {card.model} can produce"
+    if card.context_window is not None and _could_exceed(body, call.endpoint, card.context_window):
+        count = call.count
+        if count.low > card.context_window:
+            yield (
+                f"the input has at least {count.low:,} tokens and the context window of {card.model} is "
+                f"{card.context_window:,}: shorten it"
+            )
+
+
+@lru_cache(maxsize=1024)
+def _fixed_no(card: ModelCard, endpoint: str, today: date) -> str | None:
+    """The noes that depend on model, endpoint and day only."""
+    if card.shutdown is not None and today >= card.shutdown:
+        instead = f"; its replacement is {card.replacement}" if card.replacement else ""
+        return f"{card.model} was shut down on {card.shutdown}{instead}"
+    path = endpoint.lstrip("/")
+    if card.endpoints.get(path) is False:
+        offered = ", ".join(name for name, offers in card.endpoints.items() if offers)
+        return f"{card.model} is not offered on {path}; it is on {offered}"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _shutdown_warning(card: ModelCard, today: date) -> str | None:
+    if card.shutdown is None or not 0 < (card.shutdown - today).days <= WARN_DAYS:
+        return None
+    days = (card.shutdown - today).days
+    instead = f"; its replacement is {card.replacement}" if card.replacement else ""
+    return f"{card.model} shuts down on {card.shutdown}, in {days} day{'s' if days != 1 else ''}{instead}"
+
+
+def _could_exceed(body: Any, endpoint: str, context_window: int) -> bool:
+    """Cheap test first: a text has at most as many tokens as bytes, so most requests need no counting."""
+    return measure(body, endpoint).utf8_bytes > context_window
+
+
+def _warn_once(message: str, warned: set[str]) -> None:
+    if message not in warned:
+        warned.add(message)
+        warnings.warn(message, RatecardWarning, stacklevel=2)

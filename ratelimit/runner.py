@@ -1,0 +1,421 @@
+"""Run a job file: JSONL in, paced, priced and resumable JSONL out, through the real openai client.
+
+The client carries the middleware, so every attempt waits for its admission and leaves its line in the ledger; the runner reads
+lines, keeps a bounded number of requests in the air, retries what may be retried, and writes each result as it ends. Only a few
+requests stand before the limiter at a time: a request is built when it is nearly its turn, so that the time between its
+admission and its way onto the wire stays short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pricing.cost import Cost, Unpriced
+from pricing.ledger import Ledger, Totals
+from pricing.money import Usd
+
+from .clock import US_PER_S
+from .context import CURRENT, CallContext
+from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
+from .headers import read_refusal, retry_after_us
+from .job import BadLine, Line
+from .limiter import Limiter, Reservation
+from .reply import RUNNING
+from .results import Results, result_line
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+BEFORE_THE_LIMITER = 32
+"""Requests built and waiting for admission at a time."""
+RETRYABLE = frozenset({408, 409, 429})
+FIRST_BACKOFF_US = US_PER_S
+LONGEST_BACKOFF_US = 60 * US_PER_S
+POLL_US = 2 * US_PER_S
+SYNC_EVERY_S = 1.0
+
+
+@dataclass
+class Progress:
+    """Where a job stands. Counts are lines unless a name says otherwise; times are µs of the limiter's clock."""
+
+    total: int | None = None
+    read: int = 0
+    skipped: int = 0
+    done: int = 0
+    failed: int = 0
+    bad: int = 0
+    in_flight: int = 0
+    attempts: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+    tokens_admitted: int = 0
+    started_us: int = 0
+    first_admission_us: int | None = None
+    last_admission_us: int = 0
+    finished_us: int = 0
+    stopped: str = ""
+    most_in_flight: int = 0
+    spent: Usd = Usd.ZERO
+    unpriced: int = 0
+
+    def add_cost(self, cost: Cost | Unpriced) -> None:
+        """Count what a reply cost."""
+        if isinstance(cost, Unpriced):
+            self.unpriced += 1
+        else:
+            self.spent += cost.total
+
+    @property
+    def refused(self) -> int:
+        """429s met, of every kind."""
+        return sum(self.refusals.values())
+
+
+@dataclass
+class Report:
+    """How a job ended; `as_dict` is what `--json` prints (decimals as strings).
+
+    minimum_us  µs   the least time in which the account's limits could have admitted this work, all of it ready at the start
+    """
+
+    progress: Progress
+    minimum_us: int
+    binding_limit: str
+    bad_lines: list[BadLine]
+    totals: Totals
+    by_model: dict[str, Totals]
+
+    @property
+    def admission_us(self) -> int:
+        """From the start to the last admission (µs)."""
+        return max(0, self.progress.last_admission_us - self.progress.started_us)
+
+    def as_dict(self) -> dict[str, Any]:
+        p = self.progress
+        return {
+            "lines": {
+                "read": p.read,
+                "done": p.done,
+                "failed": p.failed,
+                "bad": p.bad,
+                "skipped_as_done": p.skipped,
+                "not_sent": p.read - p.done - p.failed - p.bad - p.skipped,
+            },
+            "stopped": p.stopped or None,
+            "requests": {"attempts": p.attempts, "refused_429": p.refused, "refused_by_kind": dict(p.refusals)},
+            "seconds": {
+                "wall": _seconds(p.finished_us - p.started_us),
+                "last_admission": _seconds(self.admission_us),
+                "theoretical_minimum": _seconds(self.minimum_us),
+            },
+            "binding_limit": self.binding_limit or None,
+            "tokens_admitted": p.tokens_admitted,
+            "cost": self.totals.as_dict(),
+            "cost_by_model": {model: totals.as_dict() for model, totals in self.by_model.items()},
+            "bad_lines": [{"line": bad.number, "reason": bad.reason} for bad in self.bad_lines],
+        }
+
+
+class Runner:
+    """One job on its way.
+
+    client       an AsyncOpenAI client, wrapped with `limiter` and `ledger` and with max_retries=0
+    concurrency  most requests in the air at once
+    attempts     most tries per line
+    run          name of the job in the ledger
+    """
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        limiter: Limiter,
+        ledger: Ledger,
+        results: Results,
+        *,
+        run: str,
+        concurrency: int = 1000,
+        attempts: int = 5,
+        strict: bool = False,
+        seed: int | None = None,
+        on_result: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.client = client
+        self.limiter = limiter
+        self.ledger = ledger
+        self.results = results
+        self.run_name = run
+        self.progress = Progress()
+        self.bad_lines: list[BadLine] = []
+        self._attempts = attempts
+        self._strict = strict
+        self._on_result = on_result
+        self._random = random.Random(seed)
+        self._air = asyncio.Semaphore(concurrency)
+        self._door = asyncio.Semaphore(BEFORE_THE_LIMITER)
+        self._paid = 0  # requests in the air that hold part of the budget
+        self._ended = asyncio.Event()  # set, and replaced, whenever a request has ended: held budget came free
+        self._work: dict[str, list[int]] = {}  # bucket time per limit of what was admitted, by lane
+
+    def stop(self, reason: str) -> None:
+        """Admit nothing more; what is in the air is finished and written."""
+        if not self.progress.stopped:
+            self.progress.stopped = reason
+
+    async def run(self, lines: Iterable[Line | BadLine]) -> Report:
+        """Send every line, write every result, and say how it went. With strict, a bad line raises ConfigError first."""
+        progress, clock = self.progress, self.limiter.clock
+        progress.started_us = clock.now_us()
+        syncing = asyncio.create_task(self._sync_often())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for line in lines:
+                    progress.read += 1
+                    if isinstance(line, BadLine):
+                        self._bad(line)
+                    elif line.custom_id in self.results.done:
+                        progress.skipped += 1
+                    else:
+                        await self._air.acquire()
+                        await self._door.acquire()
+                        if progress.stopped:
+                            self._door.release()
+                            self._air.release()
+                            break
+                        group.create_task(self._carry(line))
+                    if progress.read % 256 == 0:
+                        await asyncio.sleep(0)  # a long run of skipped lines must not starve what is in the air
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        finally:
+            syncing.cancel()
+            self.results.sync()
+            progress.finished_us = clock.now_us()
+        minimum_us, binding = self._minimum()
+        return Report(
+            progress,
+            minimum_us,
+            binding,
+            self.bad_lines,
+            self.ledger.totals(run=self.run_name),
+            self.ledger.totals(by="model", run=self.run_name),
+        )
+
+    def _bad(self, line: BadLine) -> None:
+        if self._strict:
+            raise ConfigError(f"line {line.number}: {line.reason}")
+        self.progress.bad += 1
+        self.bad_lines.append(line)
+
+    async def _carry(self, line: Line) -> None:
+        """See one line to its end."""
+        door = _Door(self._door)
+        try:
+            result = await self._result(line, door)
+        finally:
+            door.leave()
+            self._air.release()
+        if result is None:
+            return
+        self.results.write(result)
+        response = result["response"]
+        if response is not None and response["status_code"] < 400:
+            self.progress.done += 1
+        else:
+            self.progress.failed += 1
+        if self._on_result is not None:
+            self._on_result(result)
+
+    async def _result(self, line: Line, door: _Door) -> dict[str, Any] | None:
+        """Try a line until it has a result; None when the job was stopped before it could be sent."""
+        attempt = 0
+        while True:
+            if self.progress.stopped:
+                return None
+            attempt += 1
+            ended = self._ended
+            try:
+                return await self._attempt(line, door)
+            except OverBudget as error:
+                attempt -= 1
+                if self._paid == 0:
+                    self.stop(f"budget: {error}")
+                    return None
+                await ended.wait()  # what is in the air holds its worst case; when it settles, room comes free
+            except AdmissionError as error:
+                return result_line(line.custom_id, error={"code": _snake(error), "message": str(error)})
+            except RatecardError as error:
+                if isinstance(error, ConfigError):
+                    return result_line(line.custom_id, error={"code": "config_error", "message": str(error)})
+                raise
+            except Exception as error:
+                again_us = self._again_us(error, attempt)
+                if again_us is None:
+                    return _failure(line, error)
+                await asyncio.sleep(self.limiter.clock.seconds(again_us))
+
+    async def _attempt(self, line: Line, door: _Door) -> dict[str, Any]:
+        progress = self.progress
+        admitted: Reservation | None = None
+
+        def on_admitted(reservation: Reservation) -> None:
+            nonlocal admitted
+            admitted = reservation
+            progress.tokens_admitted += reservation.demand.tokens
+            now_us = self.limiter.clock.now_us()
+            if progress.first_admission_us is None:
+                progress.first_admission_us = now_us
+            progress.last_admission_us = now_us
+            progress.in_flight += 1
+            progress.most_in_flight = max(progress.most_in_flight, progress.in_flight)
+            self._paid += 1
+            door.leave()
+
+        await door.enter()
+        token = CURRENT.set(
+            CallContext(custom_id=line.custom_id, run=self.run_name, on_admitted=on_admitted, on_cost=progress.add_cost)
+        )
+        try:
+            progress.attempts += 1
+            response = await self.client.post(
+                line.endpoint.removeprefix("/v1"), cast_to=self._raw(), body=dict(line.body)
+            )
+            body = response.json()
+            if isinstance(body, dict) and body.get("status") in RUNNING and line.body.get("background"):
+                body = await self._poll(body)
+            if admitted is not None:
+                self._count(admitted)
+            return result_line(
+                line.custom_id, status=response.status_code, request_id=response.headers.get("x-request-id"), body=body
+            )
+        finally:
+            CURRENT.reset(token)
+            if admitted is not None:
+                progress.in_flight -= 1
+                self._paid -= 1
+            self._ended.set()
+            self._ended = asyncio.Event()
+
+    async def _poll(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask after a background response until it has ended; gently, and each time a little differently."""
+        while body.get("status") in RUNNING:
+            pause_us = POLL_US + self._random.randrange(POLL_US // 2)
+            await asyncio.sleep(self.limiter.clock.seconds(pause_us))
+            response = await self.client.get(f"/responses/{body['id']}", cast_to=self._raw())
+            body = response.json()
+        return body
+
+    def _again_us(self, error: Exception, attempt: int) -> int | None:
+        """Say after how long (µs) to try again, or None: never again."""
+        status = getattr(error, "status_code", None)
+        after_us = None
+        if status == 429:
+            refusal = read_refusal(_error_body(error))
+            self.progress.refusals[refusal.kind] = self.progress.refusals.get(refusal.kind, 0) + 1
+            if refusal.kind == "quota":
+                self.stop(f"quota: {refusal.message or refusal.code}")
+                return None
+            if refusal.kind == "too_large":
+                return None
+            # The limiter has learned from the refusal and will pace the next try; asked-for pauses are kept on top.
+            after_us = refusal.retry_after_us
+            if after_us is None:
+                headers = getattr(getattr(error, "response", None), "headers", None)
+                after_us = retry_after_us(headers) if headers is not None else None
+        elif status is not None and status not in RETRYABLE and status < 500:
+            return None
+        elif status is None and not _is_connection_error(error):
+            return None
+        if attempt >= self._attempts:
+            return None
+        if after_us is None:
+            after_us = min(FIRST_BACKOFF_US << (attempt - 1), LONGEST_BACKOFF_US)
+        return after_us + self._random.randrange(after_us // 4 + 1)  # jitter is only ever added
+
+    def _count(self, admitted: Reservation) -> None:
+        """Add an admitted request to the work whose theoretical minimum the report states."""
+        sums = self._work.setdefault(admitted.model, [0] * len(admitted.charges_us))
+        for j, charge_us in enumerate(admitted.charges_us):
+            sums[j] += charge_us
+
+    def _minimum(self) -> tuple[int, str]:
+        """The least time (µs) a bucket that starts full needs to admit all of the work, and which limit says so."""
+        longest, name = 0, ""
+        for gate in self.limiter.gates():
+            for limit, sum_us in zip(gate.lane.limits, self._work.get(gate.lane.name, ()), strict=False):
+                if sum_us - limit.burst_us > longest:
+                    longest, name = sum_us - limit.burst_us, f"{limit.name} of {gate.lane.name}"
+        return longest, name
+
+    def _raw(self) -> Any:
+        """The response class of the client's HTTP library: replies are kept as they came."""
+        from .transports.wrap import family
+
+        library, _ = family(self.client._client)
+        return __import__(library).Response
+
+    async def _sync_often(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            self.results.sync()
+
+
+class _Door:
+    """A line's place before the limiter; left when it is admitted, entered again for another try."""
+
+    __slots__ = ("_inside", "_semaphore")
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._inside = True  # taken by Runner.run before the task was made
+
+    async def enter(self) -> None:
+        if not self._inside:
+            await self._semaphore.acquire()
+            self._inside = True
+
+    def leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._semaphore.release()
+
+
+def _failure(line: Line, error: Exception) -> dict[str, Any]:
+    """The result line of a request that ended in an error: the server's own words when there are any."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return result_line(line.custom_id, error={"code": _snake(error), "message": str(error)})
+    return result_line(
+        line.custom_id,
+        status=response.status_code,
+        request_id=response.headers.get("x-request-id"),
+        body=_error_body(error),
+    )
+
+
+def _error_body(error: Exception) -> Any:
+    """The body of a refused request as the server sent it (openai unwraps `error`; this wraps it again)."""
+    body = getattr(error, "body", None)
+    return body if isinstance(body, Mapping) and "error" in body else {"error": body}
+
+
+def _is_connection_error(error: Exception) -> bool:
+    return any(base.__name__ in ("APIConnectionError", "TransportError") for base in type(error).__mro__)
+
+
+def _snake(error: Exception) -> str:
+    name = type(error).__name__
+    return "".join("_" + c.lower() if c.isupper() and k else c.lower() for k, c in enumerate(name))
+
+
+def _seconds(us: int) -> str:
+    return f"{us // US_PER_S}.{us % US_PER_S:06d}"[:-3]
+
+
+def run_name(path: str | os.PathLike[str]) -> str:
+    """Name a job in the ledger after its output file."""
+    return f"run:{os.path.basename(os.fspath(path))}"

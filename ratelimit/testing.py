@@ -1,0 +1,75 @@
+"""Time for tests: a clock that is moved by hand, and an event loop whose clock jumps. Public, for your tests too."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .clock import US_PER_S
+
+T = TypeVar("T")
+
+START_US = 1_000_000 * US_PER_S
+"""Virtual clocks start a long time after zero, so that a bucket never used counts as full."""
+
+
+class ManualClock:
+    """A clock that moves when told, or when somebody would have to wait: blocking code runs in no time at all.
+
+    `on_wait` is called instead of moving when given: a test's chance to let something else happen first.
+    """
+
+    def __init__(self, start_us: int = START_US) -> None:
+        self._now_us = start_us
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def seconds(self, duration_us: int) -> float:
+        return duration_us / US_PER_S
+
+    def advance(self, duration_us: int) -> None:
+        """Move time on (a negative duration steps the clock back)."""
+        self._now_us += duration_us
+
+    def wait(self, event: threading.Event, timeout_us: int | None) -> None:
+        if event.is_set():
+            return
+        if timeout_us is None:
+            raise RuntimeError("deadlock: a single thread waits under a ManualClock and nobody can wake it")
+        self._now_us += timeout_us
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Polls real sockets and never blocks; where it would block, the clock moves on instead."""
+
+    now_us = START_US
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("deadlock: every task waits and no timer is set")
+        if not ready and timeout is not None and timeout > 0:
+            self.now_us += math.ceil(timeout * US_PER_S)  # at least 1 µs: virtual time always advances
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop in which sleeping costs nothing and the order of events repeats exactly."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now_us / US_PER_S
+
+
+def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `main()` to its end on a VirtualTimeLoop."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())

@@ -1,0 +1,104 @@
+"""The awaiting transports. Their twins are in _sync.py; tests/test_parity.py keeps the two files one program."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from ..accounting import Accountant
+from ..exchange import Visit, read_call
+from ..limiter import Limiter
+from ._common import body_of, decoder_of, make_accountant
+
+
+class Classes(NamedTuple):
+    """The transport classes bound to one HTTP library."""
+
+    Middleware: Any
+    RateLimitTransport: Any
+    CostTransport: Any
+
+
+@cache
+def bind(lib: Any) -> Classes:
+    """Build the transport classes on a library's own base classes (`lib` is the module httpx or httpx2)."""
+    decode = decoder_of(lib)
+
+    class Tap(lib.AsyncByteStream):  # type: ignore[misc]  # the base class is chosen at run time
+        """The response body, passed on chunk by chunk while the visit looks on."""
+
+        def __init__(self, inner: Any, visit: Visit) -> None:
+            self._inner = inner
+            self._visit = visit
+            self._complete = False
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for chunk in self._inner:
+                self._visit.feed(chunk)
+                yield chunk
+            self._complete = True
+
+        async def aclose(self) -> None:
+            try:
+                await self._inner.aclose()
+            finally:
+                self._visit.close(self._complete)
+
+    class Middleware(lib.AsyncBaseTransport):  # type: ignore[misc]  # as above
+        """Pacing and cost accounting around an inner transport; either part may be None."""
+
+        def __init__(self, inner: Any, limiter: Limiter | None, accountant: Accountant | None) -> None:
+            self.inner = inner
+            self.limiter = limiter
+            self.accountant = accountant
+
+        async def handle_async_request(self, request: Any) -> Any:
+            call = read_call(request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request))
+            if call is None:
+                return await self.inner.handle_async_request(request)
+            visit = Visit(call, self.limiter, self.accountant)
+            if self.limiter is None or call.polls:
+                visit.sent(None)
+            else:
+                gate, demand = visit.demand()
+                visit.sent(await self.limiter.aadmit(gate, demand, self.limiter.max_wait_us))
+            try:
+                response = await self.inner.handle_async_request(request)
+            except BaseException as error:
+                visit.failed(error)
+                raise
+            visit.answered(response.status_code, response.headers.raw, decode)
+            return lib.Response(
+                response.status_code,
+                headers=response.headers,
+                stream=Tap(response.stream, visit),
+                extensions=response.extensions,
+            )
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    class RateLimitTransport(Middleware):
+        """Send every request at the earliest instant the account's limits allow.
+
+        inner    the transport that really sends
+        limiter  a ratelimit.Limiter, shared by everything that uses the account
+        """
+
+        def __init__(self, inner: Any, *, limiter: Limiter) -> None:
+            super().__init__(inner, limiter, None)
+
+    class CostTransport(Middleware):
+        """Write every call's cost to a ledger: pending before the send, posted when its usage is known.
+
+        inner    the transport that really sends
+        ledger   a pricing.Ledger, or the path of one
+        budget   cap(s) such as "25 USD/day": a call that could overshoot raises OverBudget and is not sent
+        tags     attached to every entry
+        """
+
+        def __init__(self, inner: Any, *, ledger: Any, budget: Any = None, tags: Any = None, at: Any = None) -> None:
+            super().__init__(inner, None, make_accountant(ledger, budget, tags, at))
+
+    return Classes(Middleware, RateLimitTransport, CostTransport)

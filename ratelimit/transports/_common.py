@@ -1,0 +1,62 @@
+"""What both colours of the transports need and neither waits for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from typing import Any
+
+from pricing.budget import Budget
+from pricing.ledger import Ledger
+
+from ..accounting import Accountant
+from ..errors import ConfigError
+
+
+def body_of(request: Any) -> bytes | None:
+    """The request's body when it is in memory; None when it is a stream (uploads), which is never read ahead."""
+    try:
+        content = request.content
+    except Exception as error:
+        if type(error).__name__ == "RequestNotRead":
+            return None
+        raise
+    return content if isinstance(content, bytes) else None
+
+
+def decoder_of(lib: Any) -> Callable[[str, bytes], bytes]:
+    """Undo a content-encoding with the HTTP library's own decoders."""
+
+    def decode(encoding: str, raw: bytes) -> bytes:
+        content: bytes = lib.Response(200, headers={"content-encoding": encoding}, content=raw).content
+        return content
+
+    return decode
+
+
+def make_accountant(
+    ledger: Ledger | str | os.PathLike[str] | None,
+    budget: Budget | str | Iterable[Budget | str] | None,
+    tags: Mapping[str, str] | None,
+    at: date | None,
+) -> Accountant:
+    """Build the accountant of `wrap` and CostTransport from what users write."""
+    if ledger is None or isinstance(ledger, str | os.PathLike):
+        ledger = Ledger(ledger)
+    if not hasattr(ledger, "pend"):
+        raise ConfigError(f"ledger is a pricing.Ledger or the path of one, not {ledger!r}")
+    if budget is None:
+        budgets: tuple[Budget, ...] = ()
+    elif isinstance(budget, Budget | str):
+        budgets = (_budget(budget),)
+    else:
+        budgets = tuple(_budget(one) for one in budget)
+    for key, value in (tags or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ConfigError(f"tags are text to text, not {key!r}: {value!r}")
+    return Accountant(ledger, budgets=budgets, tags=tags, at=at)
+
+
+def _budget(budget: Budget | str) -> Budget:
+    return budget if isinstance(budget, Budget) else Budget.parse(budget)
