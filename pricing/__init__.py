@@ -1,0 +1,62 @@
+"""pricing: tokens, prices and an exact ledger of what every call costs.
+
+    pricing.cost({"input_tokens": 1000, "output_tokens": 500}, model="o3-pro").total   # Usd: 0.06
+
+Names whose module is called the same are bound at once; the rest load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .cost import Cost, Unpriced, cost
+from .estimate import Estimate, estimate
+from .money import Usd
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from .budget import Budget
+    from .cards import ModelCard, resolve
+    from .ledger import Entry, Ledger, fold
+    from .tokens import count_tokens
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "Entry",
+    "Estimate",
+    "Ledger",
+    "ModelCard",
+    "Unpriced",
+    "Usage",
+    "Usd",
+    "cost",
+    "count_tokens",
+    "estimate",
+    "fold",
+    "resolve",
+]
+
+_HOME = {
+    "Budget": "budget",
+    "Entry": "ledger",
+    "Ledger": "ledger",
+    "ModelCard": "cards",
+    "count_tokens": "tokens",
+    "fold": "ledger",
+    "resolve": "cards",
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(importlib.import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,6 +1,7 @@
 """The cost side of the middleware: a pending entry before the send, a posted one when the price is known.
 
-Stands alone (CostTransport) or beside the limiter. Never stores a prompt, a key or a reply: numbers, names and ids only.
+Stands alone (CostTransport) or beside the limiter. Never stores a prompt, a key or a reply: numbers, names and ids
+only.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """One HTTP attempt as it passes: which call it is, what it takes, what it costs, and how it ended.
 
 Everything here is colourless; the transports only add the waiting and the bytes. A Visit accompanies one attempt:
-`demand` before it waits, `sent` when it goes out, `failed` or `answered` + `feed` + `close` when it ends. Every path ends the
-reservation and the ledger entry exactly once.
+`demand` before it waits, `sent` when it goes out, `failed` or `answered` + `feed` + `close` when it ends. Every path
+ends the reservation and the ledger entry exactly once.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from .context import CURRENT
 from .demand import Demand, demand
@@ -33,6 +35,8 @@ _CREATE = {
     "embeddings": "/v1/embeddings",
     "moderations": "/v1/moderations",
 }
+
+_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/]+)/")
 
 NOT_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "LocalProtocolError"}
@@ -83,8 +87,10 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
         if endpoint is None:
             if last == "cancel" and "/responses/" in path:
                 return Call("/v1/responses", {}, polls=True)
-            return None
-        if last == "completions" and head.endswith("/chat"):
+            if last != "compact" or not head.endswith("/responses"):
+                return None
+            endpoint = "/v1/responses"
+        elif last == "completions" and head.endswith("/chat"):
             endpoint = "/v1/chat/completions"
         raw = content()
         if not raw:
@@ -93,8 +99,14 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
             body = json.loads(raw)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        if not isinstance(body, dict):
             return None
+        if not isinstance(body.get("model"), str):
+            # Azure, and long ago OpenAI, named the model in the path instead.
+            named = _IN_PATH.search(path)
+            if named is None:
+                return None
+            body["model"] = unquote(named[1])
         return Call(endpoint, body)
     if method == "GET" and head.endswith("/responses"):
         return Call("/v1/responses", {}, polls=True)
@@ -128,7 +140,7 @@ class Visit:
         )
 
     def sent(self, reservation: Reservation | None) -> None:
-        """Note the admission, and write the pending ledger entry. Raises OverBudget or LedgerError: nothing was sent."""
+        """Note the admission, and write the pending ledger entry. Raises OverBudget, LedgerError: not sent."""
         self._reservation = reservation
         if self._accountant is not None and not self._call.polls:
             try:
@@ -217,7 +229,10 @@ class Visit:
                     reservation.settle(tokens=used.total_input + used.total_output)
 
     def _book(self, write: Callable[[Accountant, int], None]) -> None:
-        """Write to the ledger after the fact. The reply belongs to the user, so a failing ledger only warns: the entry stays pending."""
+        """Write to the ledger after the fact.
+
+        The reply belongs to the user by now, so a failing ledger only warns, and the entry stays pending.
+        """
         accountant = self._accountant
         assert accountant is not None
         try:

@@ -1,4 +1,4 @@
-"""A gate: one lane of limits, the line in front of it, and the arithmetic both shells share. It decides and never waits."""
+"""A gate: one lane of limits, the line in front of it, and the arithmetic both shells share. It never waits."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ when the backlog it finds plus `c` fits into the burst. Everything here is pure:
 no floats, no I/O.
 
 A refund is not `tat -= x`: the bucket may have been empty (full of room) since, and room that was never used cannot be
-given back. `Bucket` therefore remembers the lowest backlog any later charge has seen: what is still outstanding of an old
-charge is capped by it. Settling a charge lowers the backlogs that later charges saw, exactly as if history had been
+given back. `Bucket` therefore remembers the lowest backlog any later charge has seen: what is still outstanding of an
+old charge is capped by it. Settling a charge lowers the backlogs that later charges saw, exactly as if history had been
 replayed with the true cost.
 """
 

@@ -55,7 +55,7 @@ class Refusal(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """One x-ratelimit triple: `limit` and `remaining` in units, `reset_us` until full. None where absent or unreadable."""
+    """One x-ratelimit triple: `limit`, `remaining` in units, `reset_us` until full; None where absent or unreadable."""
 
     limit: int | None
     remaining: int | None

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from pricing.estimate import guess_endpoint
+
 from .demand import normal_endpoint
 from .errors import ConfigError
 
@@ -99,16 +101,6 @@ def parse_line(number: int, raw: bytes) -> Line | BadLine:
         )
     digest = hashlib.sha256(raw.strip()).hexdigest()[:8]
     return _checked(Line(number, f"line-{number}-{digest}", endpoint, document))
-
-
-def guess_endpoint(body: Mapping[str, Any]) -> str | None:
-    """Tell which endpoint a bare body is for by its shape; None when it fits none."""
-    if "messages" in body:
-        return "/v1/chat/completions"
-    if "input" in body:
-        model = body.get("model")
-        return "/v1/embeddings" if isinstance(model, str) and "embedding" in model else "/v1/responses"
-    return "/v1/completions" if "prompt" in body else None
 
 
 def _batch_line(number: int, document: Mapping[str, Any]) -> Line | BadLine:

@@ -1,8 +1,10 @@
-"""The limiter: one object that sync code, threads and event loops share, so that nothing is sent before the server will take it.
+"""The limiter: one object that sync code, threads and event loops share, so that nothing is sent before the server
+will take it.
 
-A model's requests pass the limits of its lane. Asking is one atomic step in the store; waiting is done by two twin shells
-(`_admit.py` blocks, `_admit_async.py` awaits). What the server charges is a Demand; a reservation made for it ends exactly
-once: settled at the true cost, or released if it was never sent. One that is left alone stays charged: silence is safe.
+A model's requests pass the limits of its lane. Asking is one atomic step in the store; waiting is done by two twin
+shells (`_admit.py` blocks, `_admit_async.py` awaits). What the server charges is a Demand; a reservation made for it
+ends exactly once: settled at the true cost, or released if it was never sent. One that is left alone stays charged:
+silence is safe.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ class Reservation:
     def arrived(self, delay_us: int) -> None:
         """Report how long the request took to reach the server, so that the burst leaves room for such delays.
 
-        A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the backlog it
-        found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
+        A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the
+        backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
         """
         lane = self._gate.lane
         for key, charge_us, backlog_us in zip(
@@ -142,8 +144,8 @@ class Limiter:
     """The limits of one account, obeyed. Share one per account, whatever mixes of threads and event loops use it.
 
     tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"); or
-    limits     your own: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model; values are
-               whole numbers per period or Limit objects. With both, own limits replace the tier's for the models named.
+    limits     your own: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model; values
+               are whole numbers per period or Limit objects. With a tier too, they replace its limits for their models.
     policy     what the server charges at admission: observed (default) | documented | conservative
     headroom   share of every limit left unused, 0 ≤ headroom < 1
     max_wait   seconds a request may wait for admission; None waits for as long as it takes

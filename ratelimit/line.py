@@ -63,7 +63,8 @@ class TaskTicket:
         future = self._future = self._loop.create_future()
         timer = None
         try:
-            # Looked at after the future is in place: a wake from another thread finds either the flag unread or the future.
+            # Looked at after the future is in place: a wake from another thread finds either the flag unread or the
+            # future.
             if self._woken:
                 return
             if timeout_us is not None:

@@ -1,7 +1,8 @@
 """The card's noes, told before a request is spent.
 
-What the model card or the deprecation page rules out would come back as an error that still counts against the limits, or as
-a bill for an answer that is cut off. Facts come from data/models.yaml; a fact the table does not state stops nothing.
+What the model card or the deprecation page rules out would come back as an error that still counts against the
+limits, or as a bill for an answer that is cut off. Facts come from data/models.yaml; a fact the table does not state
+stops nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The output of a job: Batch-format lines, appended as each request ends, so that a crash loses nothing that was written.
+"""The output of a job: Batch-format lines, appended as each request ends, so that a crash loses nothing that was
+written.
 
-Each line is written whole at once and handed to the kernel, which survives the death of this process; `sync` forces it to
-disk, which survives the death of the machine. On resume, a torn last line is cut off, and lines of failed requests are taken
-out to be tried again: a finished file has exactly one line per custom_id.
+Each line is written whole at once and handed to the kernel, which survives the death of this process; `sync` forces
+it to disk, which survives the death of the machine. On resume, a torn last line is cut off, and lines of failed
+requests are taken out to be tried again: a finished file has exactly one line per custom_id.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def result_line(
     body: Any = None,
     error: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build an output line as the Batch API writes them: a response (whatever its status), or an error when there was none."""
+    """Build an output line as the Batch API writes them: a response of any status, or an error when there was none."""
     response = None if status is None else {"status_code": status, "request_id": request_id or "", "body": body}
     return {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
 

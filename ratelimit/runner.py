@@ -1,9 +1,9 @@
 """Run a job file: JSONL in, paced, priced and resumable JSONL out, through the real openai client.
 
-The client carries the middleware, so every attempt waits for its admission and leaves its line in the ledger; the runner reads
-lines, keeps a bounded number of requests in the air, retries what may be retried, and writes each result as it ends. Only a few
-requests stand before the limiter at a time: a request is built when it is nearly its turn, so that the time between its
-admission and its way onto the wire stays short.
+The client carries the middleware, so every attempt waits for its admission and leaves its line in the ledger; the
+runner reads lines, keeps a bounded number of requests in the air, retries what may be retried, and writes each result
+as it ends. Only a few requests stand before the limiter at a time: a request is built when it is nearly its turn, so
+that the time between its admission and its way onto the wire stays short.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Progress:
 class Report:
     """How a job ended; `as_dict` is what `--json` prints (decimals as strings).
 
-    minimum_us  µs   the least time in which the account's limits could have admitted this work, all of it ready at the start
+    minimum_us  µs   the least time in which the account's limits admit this work, all of it ready at the start
     """
 
     progress: Progress
@@ -167,7 +167,7 @@ class Runner:
             self.progress.stopped = reason
 
     async def run(self, lines: Iterable[Line | BadLine]) -> Report:
-        """Send every line, write every result, and say how it went. With strict, a bad line raises ConfigError first."""
+        """Send every line, write every result, and say how it went. With strict, a bad line raises ConfigError."""
         progress, clock = self.progress, self.limiter.clock
         progress.started_us = clock.now_us()
         syncing = asyncio.create_task(self._sync_often())
@@ -326,9 +326,7 @@ class Runner:
             if after_us is None:
                 headers = getattr(getattr(error, "response", None), "headers", None)
                 after_us = retry_after_us(headers) if headers is not None else None
-        elif status is not None and status not in RETRYABLE and status < 500:
-            return None
-        elif status is None and not _is_connection_error(error):
+        elif not (status in RETRYABLE or status >= 500 if status is not None else _is_connection_error(error)):
             return None
         if attempt >= self._attempts:
             return None

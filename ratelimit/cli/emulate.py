@@ -19,7 +19,7 @@ from ._shared import Day, own_limits
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")
 @click.option("--latency", type=click.FloatRange(0), help="Fixed seconds per reply instead of the latency model.")
 @click.option("--policy", default="observed", show_default=True, help="What is charged at admission.")
-@click.option("--fault", "faults", multiple=True, help='Inject faults, such as "kind=503,rate=0.05"; repeatable.')
+@click.option("--faults", help='Inject faults, such as "500:every=10; 429:rate=0.1,model=o3-pro".')
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same replies.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
 def command(**options: Any) -> None:
@@ -27,9 +27,10 @@ def command(**options: Any) -> None:
 
     Point any client at the printed URL. Counters: GET /_emulator.
     """
-    from ..emulator import main
+    from ..emulator import serve
 
     limits = own_limits(options.pop("rpm"), options.pop("tpm"), options.pop("rpd"))
     if options["tier"] is None and limits is None:
         raise click.UsageError("say which limits to enforce: --tier tier_1, or --rpm/--tpm")
-    main(limits=limits, **options)
+    models = options.pop("models")
+    serve(on_ready=click.echo, limits=limits, models=models or None, **options)

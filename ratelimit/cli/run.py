@@ -11,13 +11,12 @@ from datetime import date
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
 from pricing.budget import Budget
 from pricing.ledger import Ledger
 from pricing.money import Usd
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from ..clock import US_PER_S, Clock
 from ..job import read_job

@@ -1,7 +1,8 @@
 """The contract of a store: it swaps state, and decides nothing the core has not decided.
 
-A lane is the set of limits one model's requests pass together; the store keeps a bucket per key. `reserve` is one atomic
-step over all of them, and its answer carries durations, never instants, so that a store may have a clock of its own.
+A lane is the set of limits one model's requests pass together; the store keeps a bucket per key. `reserve` is one
+atomic step over all of them, and its answer carries durations, never instants, so that a store may have a clock of
+its own.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Store(Protocol):
         """
 
     def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
-        """End a booking at its true charges: refund what was too much, add what was too little. A second end is a no-op."""
+        """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
     def release(self, booking: Booking) -> None:
         """End a booking that was never used: everything still outstanding goes back."""

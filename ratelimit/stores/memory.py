@@ -9,7 +9,7 @@ from ..gcra import Bucket
 from .base import Booking, Lane
 
 INITIAL_SLACK_US = 100_000
-"""Burst left unused before anything is known of the network: a first connection costs up to ~100 ms more than a warm one."""
+"""Burst left unused before anything is known of the network: a first connection is slower than a warm one."""
 MAX_SLACK_SHARE = 20
 """At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
 

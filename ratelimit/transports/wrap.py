@@ -1,7 +1,7 @@
 """`wrap`: the same openai client back, with the middleware under its HTTP client.
 
-The client's own HTTP client is copied, not rebuilt: proxies, mounts, hooks, timeouts, cookies, auth and custom transports stay
-what they were, because each transport is only wrapped where it stands.
+The client's own HTTP client is copied, not rebuilt: proxies, mounts, hooks, timeouts, cookies, auth and custom
+transports stay what they were, because each transport is only wrapped where it stands.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def wrap(
         pattern: None if inner is None else middleware(inner, limiter, accountant)
         for pattern, inner in http._mounts.items()
     }
-    # openai's own HTTP client closes itself when collected; the copy shares its connections, so it keeps it alive.
+    # openai's own HTTP client closes itself when collected; the copy lives on its connections and keeps it alive.
     paced._ratecard_original = http
     wrapped: Client = client.with_options(http_client=paced)  # type: ignore[attr-defined]  # checked above
     return wrapped
 
 
 def family(http: Any) -> tuple[str, bool]:
-    """Tell which library an HTTP client belongs to, and whether it is asynchronous: by its class, not by openai's version."""
+    """Tell an HTTP client's library, and whether it is asynchronous: by its class, not by openai's version."""
     for base in type(http).__mro__:
         root = base.__module__.partition(".")[0]
         if root in ("httpx", "httpx2") and base.__name__ in ("Client", "AsyncClient"):

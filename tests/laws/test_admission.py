@@ -1,7 +1,7 @@
 """Law: a server that runs the same limits refuses nothing on our act instants, and no earlier instant would have done.
 
-The oracle is a token bucket of fractions, level up to the brim, refilled by the clock: another formulation than our TATs, and no
-shared code.
+The oracle is a token bucket of fractions, level up to the brim, refilled by the clock: another formulation than our
+TATs, and no shared code.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def test_a_temporary_refusal_gives_its_numbers() -> None:
     refusal = read_refusal(
         body(
             "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Used 29446, "
-            "Requested 821. Please try again in 534ms. Visit https://platform.openai.com/account/rate-limits to learn more."
+            "Requested 821. Please try again in 534ms. Visit https://platform.openai.com/account/rate-limits to learn "
+            "more."
         )
     )
     assert refusal.kind == "rate"

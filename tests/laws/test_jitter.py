@@ -1,7 +1,8 @@
 """Law: what leaves us conforming arrives conforming, as long as no delay exceeds the margin plus the backlog it found.
 
-Between act instant and arrival lies a network; a late request makes quicker ones behind it arrive too close together, or even
-before it. Keeping `slack` µs of the burst unused pays for every delay d with d ≤ slack + backlog at its act instant.
+Between act instant and arrival lies a network; a late request makes quicker ones behind it arrive too close together,
+or even before it. Keeping `slack` µs of the burst unused pays for every delay d with d ≤ slack + backlog at its act
+instant.
 """
 
 from __future__ import annotations

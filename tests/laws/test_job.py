@@ -93,7 +93,7 @@ def test_a_compressed_job_reads_like_a_plain_one(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
     """The message names the file."""
-    with pytest.raises(ConfigError, match="absent.jsonl"):
+    with pytest.raises(ConfigError, match=r"absent\.jsonl"):
         list(read_job(tmp_path / "absent.jsonl"))
 
 

@@ -1,6 +1,7 @@
 """Law: settling a charge equals replaying history with the true cost.
 
-The oracle keeps the whole history and replays it from the start each time; ours keeps an integer and a list of low-water marks.
+The oracle keeps the whole history and replays it from the start each time; ours keeps an integer and a list of
+low-water marks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +46,7 @@ CHAT_END = (
 
 def feed(reader: JsonReader | StreamReader, raw: bytes, cuts: list[int]) -> None:
     edges = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         reader.feed(raw[start:end])
 
 

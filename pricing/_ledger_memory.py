@@ -1,0 +1,113 @@
+"""The book of one process: entries in a dictionary, under a lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from .budget import Budget
+from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed
+from .money import Usd
+
+
+class MemoryBook:
+    """Keeps entries for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[int, Entry] = {}
+        self._pending: set[int] = set()
+        self._by_response: dict[str, int] = {}  # response id → the entry that posted it, or waits for it
+        self._spent: dict[tuple[str | None, int], int] = {}  # (run, hour) → pico-dollars
+        self._last = 0
+
+    def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
+        with self._lock:
+            for budget in budgets:
+                check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
+            self._last += 1
+            entry_id = self._last
+            self._entries[entry_id] = entry._replace(id=entry_id)
+            self._pending.add(entry_id)
+            return entry_id
+
+    def attach(self, entry_id: int, response_id: str) -> bool:
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None or entry.state != "pending" or response_id in self._by_response:
+                return False
+            self._entries[entry_id] = entry._replace(response_id=response_id)
+            self._by_response[response_id] = entry_id
+            return True
+
+    def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None or (entry.state, event) not in NEXT:
+                return False
+            response_id = closing.response_id
+            if event == "post" and response_id:
+                other = self._by_response.get(response_id, entry_id)
+                if other != entry_id and self._entries[other].state == "posted":
+                    self._end(entry, Closing("voided", closing.closed_us, why=f"duplicate of entry {other}"))
+                    return False
+                self._by_response[response_id] = entry_id
+            self._end(entry, closing)
+            return True
+
+    def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool:
+        with self._lock:
+            entry_id = self._by_response.get(response_id)
+            if entry_id is None:
+                self._last += 1
+                entry = fallback._replace(id=self._last)
+                self._by_response[response_id] = entry.id
+            else:
+                entry = self._entries[entry_id]
+                if entry.state != "pending":
+                    return False
+            self._end(entry, closing)
+            return True
+
+    def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
+        with self._lock:
+            snapshot = list(self._entries.values())
+        for entry in snapshot:
+            if (
+                (state is None or entry.state == state)
+                and (since_us is None or entry.created_us >= since_us)
+                and (run is None or entry.run == run)
+            ):
+                yield entry
+
+    def sync(self) -> None:
+        """Memory has nothing to force."""
+
+    def close(self) -> None:
+        """Memory has nothing to close."""
+
+    def _end(self, entry: Entry, closing: Closing) -> None:
+        self._entries[entry.id] = closed(entry, closing)
+        self._pending.discard(entry.id)
+        charge = charge_of(closing, entry.estimate, entry.worst)
+        if charge:
+            key = (entry.run, entry.created_us // HOUR_US)
+            self._spent[key] = self._spent.get(key, 0) + charge
+
+    def _spent_in(self, budget: Budget, now_us: int) -> Usd:
+        first_hour = budget.start_us(now_us) // HOUR_US
+        return Usd(
+            sum(
+                pico
+                for (run, hour), pico in self._spent.items()
+                if hour >= first_hour and budget.run in (None, run)
+            )
+        )
+
+    def _held(self, run: str | None) -> Usd:
+        held = 0
+        for entry_id in self._pending:
+            entry = self._entries[entry_id]
+            if run in (None, entry.run) and entry.worst is not None:
+                held += entry.worst.pico
+        return Usd(held)

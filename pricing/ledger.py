@@ -1,0 +1,410 @@
+"""The ledger: what every call cost, exactly once.
+
+An entry is written `pending` before a call is sent and ends once: `posted` when its usage is known, `voided` when it was not billed,
+`expired` when nobody will ever know (it then counts at its estimate). A crash leaves a visible pending entry, never a hole. Posting
+is idempotent by response id: however often a background response is polled, it is billed once.
+
+Numbers, names and ids are stored; never a prompt, a reply or a key.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
+
+from .budget import Budget
+from .cost import Cost, Unpriced
+from .errors import ConfigError, OverBudget
+from .money import Usd
+from .usage import Usage
+
+State = Literal["pending", "posted", "voided", "expired"]
+
+NEXT: dict[tuple[str, str], State] = {
+    ("pending", "post"): "posted",
+    ("pending", "void"): "voided",
+    ("pending", "expire"): "expired",
+}
+"""The whole life of an entry; any other event changes nothing."""
+
+HOUR_US = 3_600 * 1_000_000
+
+
+class Entry(NamedTuple):
+    """One call. Times are µs since the epoch; amounts are Usd; None means not known.
+
+    estimate, worst   before the send: the likely and the largest possible cost
+    cost              what it cost; None when it has no price (`why` says why) or is not posted
+    exact             the usage is the server's own; False when it was estimated
+    """
+
+    id: int
+    state: State
+    model: str
+    endpoint: str
+    response_id: str | None
+    custom_id: str | None
+    run: str | None
+    tags: dict[str, str]
+    service_tier: str | None
+    batch: bool
+    created_us: int
+    closed_us: int | None
+    estimate: Usd | None
+    worst: Usd | None
+    cost: Usd | None
+    components: dict[str, Usd]
+    row_id: str | None
+    table_version: str | None
+    usage: dict[str, int]
+    exact: bool
+    why: str
+
+
+class Closing(NamedTuple):
+    """How an entry ends; what a book writes into it. `charge` is what budgets count."""
+
+    state: State
+    closed_us: int
+    response_id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    cost: Usd | None = None
+    components: Mapping[str, Usd] = {}
+    row_id: str | None = None
+    table_version: str | None = None
+    usage: Mapping[str, int] = {}
+    exact: bool = True
+    why: str = ""
+
+
+class Totals:
+    """Sums over entries.
+
+    posted            Usd of the posted entries that have a price
+    pending_estimate  Usd of the pending ones, at their estimates; expired_estimate likewise
+    unpriced_count    posted entries without a price: they are in no sum
+    """
+
+    __slots__ = (
+        "estimated_count",
+        "expired_count",
+        "expired_estimate",
+        "input_tokens",
+        "output_tokens",
+        "pending_count",
+        "pending_estimate",
+        "posted",
+        "posted_count",
+        "unpriced_count",
+        "voided_count",
+    )
+
+    def __init__(self) -> None:
+        self.posted = self.pending_estimate = self.expired_estimate = Usd.ZERO
+        self.posted_count = self.pending_count = self.expired_count = self.voided_count = 0
+        self.unpriced_count = self.estimated_count = self.input_tokens = self.output_tokens = 0
+
+    def add(self, entry: Entry) -> None:
+        """Count one entry."""
+        if entry.state == "posted":
+            self.posted_count += 1
+            self.estimated_count += not entry.exact
+            if entry.cost is None:
+                self.unpriced_count += 1
+            else:
+                self.posted += entry.cost
+            usage = entry.usage
+            self.input_tokens += sum(usage.get(k, 0) for k in ("input_tokens", "cached_input_tokens", "cache_write_tokens"))
+            self.output_tokens += usage.get("output_tokens", 0) + usage.get("reasoning_tokens", 0)
+        elif entry.state == "pending":
+            self.pending_count += 1
+            self.pending_estimate += entry.estimate or Usd.ZERO
+        elif entry.state == "expired":
+            self.expired_count += 1
+            self.expired_estimate += entry.estimate or Usd.ZERO
+        else:
+            self.voided_count += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sums by name, amounts as decimal texts."""
+        return {name: str(v) if isinstance(v := getattr(self, name), Usd) else v for name in sorted(self.__slots__)}
+
+    def __eq__(self, other: object) -> bool:
+        return self.as_dict() == other.as_dict() if isinstance(other, Totals) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a running sum is no key
+
+    def __repr__(self) -> str:
+        return f"Totals({self.as_dict()})"
+
+
+def fold(entries: Iterable[Entry]) -> Totals:
+    """Sum entries."""
+    totals = Totals()
+    for entry in entries:
+        totals.add(entry)
+    return totals
+
+
+class Book(Protocol):
+    """Where entries are kept: memory, or SQLite. A book swaps state in atomic steps and decides nothing."""
+
+    def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int: ...
+
+    def attach(self, entry_id: int, response_id: str) -> bool: ...
+
+    def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool: ...
+
+    def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool: ...
+
+    def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_budget(budget: Budget, spent: Usd, held: Usd, worst: Usd | None) -> None:
+    """Raise OverBudget unless what is spent, what is held and this worst case fit together."""
+    if worst is None:
+        raise OverBudget(
+            f"budget {budget}: this call has no price, so it could cost anything; add a price row or lift the budget",
+            budget=budget,
+            spent=spent,
+            held=held,
+        )
+    if spent + held + worst > budget.amount:
+        raise OverBudget(
+            f"budget {budget}: {spent.format()} spent, {held.format()} held by calls in the air, and this call may cost "
+            f"up to {worst.format()}; a smaller max_output_tokens makes that less",
+            budget=budget,
+            spent=spent,
+            held=held,
+            estimate=worst,
+        )
+
+
+class Ledger:
+    """Entries of calls, in memory or in a SQLite file that threads and processes may share.
+
+    path    the file; None keeps everything in memory
+    now_us  the wall clock (µs since the epoch)
+
+    Raises  LedgerError when the file is damaged, is no ledger, or cannot be written
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, now_us: Callable[[], int] | None = None
+    ) -> None:
+        self.path = None if path is None else os.fspath(path)
+        self._now_us = now_us or (lambda: time.time_ns() // 1000)
+        if self.path is None:
+            from ._ledger_memory import MemoryBook
+
+            self._book: Book = MemoryBook()
+        else:
+            from ._ledger_sqlite import SqliteBook
+
+            self._book = SqliteBook(self.path)
+
+    def pend(
+        self,
+        *,
+        model: str,
+        endpoint: str,
+        estimate: Usd | None,
+        worst: Usd | None = None,
+        tags: Mapping[str, str] | None = None,
+        service_tier: str | None = None,
+        batch: bool = False,
+        custom_id: str | None = None,
+        run: str | None = None,
+        budgets: Iterable[Budget] = (),
+    ) -> int:
+        """Write the pending entry of a call about to be sent; return its id.
+
+        Raises  OverBudget when a budget has no room for the worst case (or there is none): nothing is written
+        """
+        now_us = self._now_us()
+        entry = Entry(
+            0,
+            "pending",
+            model,
+            endpoint,
+            None,
+            custom_id,
+            run,
+            dict(tags) if tags else {},
+            service_tier,
+            batch,
+            now_us,
+            None,
+            estimate,
+            worst,
+            None,
+            {},
+            None,
+            None,
+            {},
+            False,
+            "",
+        )
+        return self._book.insert(entry, tuple(budgets))
+
+    def attach(self, entry_id: int, response_id: str) -> bool:
+        """Note the response id of a pending entry, so that a later poll finds it."""
+        return self._book.attach(entry_id, response_id)
+
+    def post(
+        self,
+        entry_id: int,
+        *,
+        usage: Usage | None,
+        cost: Cost | Unpriced | None,
+        response_id: str | None = None,
+        model: str | None = None,
+        service_tier: str | None = None,
+        exact: bool = True,
+        why: str = "",
+    ) -> bool:
+        """End an entry with what it used and cost. False when it had ended before.
+
+        When another entry posted this response id already, this one is voided as a duplicate, and the answer is False.
+        """
+        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
+        return self._book.close_entry(entry_id, "post", closing)
+
+    def post_response(
+        self,
+        response_id: str,
+        *,
+        endpoint: str,
+        usage: Usage | None,
+        cost: Cost | Unpriced | None,
+        model: str,
+        service_tier: str | None = None,
+        exact: bool = True,
+        why: str = "",
+    ) -> bool:
+        """Post a response by its id, as polls do: its pending entry, or a new one when there is none. Once only."""
+        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
+        fresh = Entry(
+            0, "pending", model, endpoint, response_id, None, None, {}, service_tier, False, closing.closed_us,
+            None, None, None, None, {}, None, None, {}, False, "",
+        )  # fmt: skip
+        return self._book.close_response(response_id, closing, fresh)
+
+    def void(self, entry_id: int, why: str) -> bool:
+        """End an entry as not billed. False when it had ended before."""
+        return self._book.close_entry(entry_id, "void", Closing("voided", self._now_us(), why=why))
+
+    def expire(self, entry_id: int, why: str) -> bool:
+        """End an entry of which nobody knows what it cost; it counts at its estimate. False when it had ended before."""
+        return self._book.close_entry(entry_id, "expire", Closing("expired", self._now_us(), exact=False, why=why))
+
+    def entries(
+        self, state: State | None = None, since_us: int | None = None, run: str | None = None
+    ) -> Iterator[Entry]:
+        """Iterate over entries in the order they were written."""
+        return self._book.entries(state, since_us, run)
+
+    @overload
+    def totals(self, by: None = None, run: str | None = None) -> Totals: ...
+
+    @overload
+    def totals(self, by: str, run: str | None = None) -> dict[str, Totals]: ...
+
+    def totals(self, by: str | None = None, run: str | None = None) -> Totals | dict[str, Totals]:
+        """Sum the ledger, or its parts by "model", "day" (UTC), "state" or "tag:NAME".
+
+        Raises  ConfigError for another `by`
+        """
+        if by is None:
+            return fold(self.entries(run=run))
+        key = _key(by)
+        parts: dict[str, Totals] = {}
+        for entry in self.entries(run=run):
+            parts.setdefault(key(entry), Totals()).add(entry)
+        return parts
+
+    def sync(self) -> None:
+        """Force what was written to disk."""
+        self._book.sync()
+
+    def close(self) -> None:
+        """Close the file; a second close does nothing."""
+        self._book.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _closing(
+        self,
+        usage: Usage | None,
+        cost: Cost | Unpriced | None,
+        response_id: str | None,
+        model: str | None,
+        service_tier: str | None,
+        exact: bool,
+        why: str,
+    ) -> Closing:
+        counts = usage.as_dict() if usage is not None else {}
+        if isinstance(cost, Cost):
+            notes = "; ".join((why, *cost.notes) if why else cost.notes)
+            return Closing(
+                "posted", self._now_us(), response_id, model, service_tier, cost.total, cost.components, cost.row_id,
+                cost.table_version, counts, exact, notes,
+            )  # fmt: skip
+        reason = cost.reason if cost is not None else "no cost given"
+        why = f"{why}; {reason}" if why else reason
+        return Closing(
+            "posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why
+        )
+
+
+def closed(entry: Entry, closing: Closing) -> Entry:
+    """An entry after its end."""
+    return entry._replace(
+        state=closing.state,
+        closed_us=closing.closed_us,
+        response_id=closing.response_id or entry.response_id,
+        model=closing.model or entry.model,
+        service_tier=closing.service_tier or entry.service_tier,
+        cost=closing.cost,
+        components=dict(closing.components),
+        row_id=closing.row_id,
+        table_version=closing.table_version,
+        usage=dict(closing.usage),
+        exact=closing.exact,
+        why=closing.why,
+    )
+
+
+def charge_of(closing: Closing, estimate: Usd | None, worst: Usd | None) -> int:
+    """What budgets count for an ended entry (pico-dollars): its cost; unpriced, its worst case; expired, its estimate."""
+    if closing.state == "voided":
+        return 0
+    if closing.cost is not None:
+        return closing.cost.pico
+    amount = (worst if closing.state == "posted" else estimate) or estimate or worst
+    return amount.pico if amount is not None else 0
+
+
+def _key(by: str) -> Callable[[Entry], str]:
+    if by in ("model", "state"):
+        return lambda entry: str(getattr(entry, by))
+    if by == "day":
+        return lambda entry: str(datetime.fromtimestamp(entry.created_us // 1_000_000, UTC).date())
+    if by.startswith("tag:") and len(by) > 4:
+        return lambda entry: entry.tags.get(by[4:], "")
+    raise ConfigError(f"totals are by model, day, state or tag:NAME, not {by!r}")

@@ -1,0 +1,124 @@
+"""Usd: an exact amount of money.
+
+A price per million tokens with at most six decimals is a whole number of pico-dollars per token, so every cost is an integer and
+nothing is ever rounded but the printing.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from functools import total_ordering
+from typing import ClassVar
+
+from .errors import ConfigError
+
+PICO = 10**12
+"""Pico-dollars in a dollar."""
+
+
+@total_ordering
+class Usd:
+    """An exact amount of US dollars, held as an integer of pico-dollars (10⁻¹² $). Immutable; floats are refused."""
+
+    __slots__ = ("pico",)
+
+    pico: int
+    ZERO: ClassVar[Usd]
+
+    def __init__(self, pico: int) -> None:
+        if type(pico) is not int:
+            raise TypeError(f"Usd takes whole pico-dollars, not {type(pico).__name__}; use Usd.parse for dollars")
+        object.__setattr__(self, "pico", pico)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("Usd is immutable")
+
+    @classmethod
+    def parse(cls, dollars: str | int | Decimal) -> Usd:
+        """Read dollars exactly: "0.06", "$1,234.50", 25, Decimal("2.5").
+
+        Raises  ConfigError for anything that is no amount, or has more than 12 decimals; TypeError for a float
+        """
+        if isinstance(dollars, bool | float):
+            raise TypeError(f"money is never a {type(dollars).__name__}: write it as text, such as {str(dollars)!r}")
+        try:
+            text = dollars.strip().removeprefix("$").replace(",", "") if isinstance(dollars, str) else dollars
+            amount = Decimal(text)
+        except (InvalidOperation, ValueError):
+            raise ConfigError(f"not an amount of dollars: {dollars!r}") from None
+        if not amount.is_finite() or abs(amount) >= 10**15:
+            raise ConfigError(f"not an amount of dollars: {dollars!r}")
+        sign, digits, exponent = amount.as_tuple()
+        assert isinstance(exponent, int)
+        number = int("".join(map(str, digits)))
+        shift = exponent + 12
+        if shift < 0:
+            number, rest = divmod(number, 10**-shift)
+            if rest:
+                raise ConfigError(f"{dollars!r} has more than 12 decimals: an amount of money has fewer")
+        else:
+            number *= 10**shift
+        return cls(-number if sign else number)
+
+    def decimal(self) -> Decimal:
+        """The amount in dollars, exactly."""
+        return Decimal(str(self))
+
+    def format(self, places: int | None = None) -> str:
+        """Print for people, rounded half up: "$1,234.50"; amounts under a cent keep two significant digits."""
+        pico = abs(self.pico)
+        if places is None:
+            places = 2
+            while places < 12 and 0 < pico < PICO // 100 and pico * 10**places < 10 * PICO:
+                places += 1
+        unit: int = 10 ** (12 - places)
+        rounded = (pico + unit // 2) // unit
+        whole, part = divmod(rounded, 10**places)
+        text = f"${whole:,}" + (f".{part:0{places}d}" if places else "")
+        return "-" + text if self.pico < 0 and rounded else text
+
+    def __str__(self) -> str:
+        whole, part = divmod(abs(self.pico), PICO)
+        text = f"{whole}.{part:012d}".rstrip("0").rstrip(".")
+        return "-" + text if self.pico < 0 else text
+
+    def __repr__(self) -> str:
+        return f"Usd.parse({str(self)!r})"
+
+    def __add__(self, other: Usd | int) -> Usd:
+        if isinstance(other, Usd):
+            return Usd(self.pico + other.pico)
+        if type(other) is int and other == 0:
+            return self  # so that sum() needs no start
+        return NotImplemented
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Usd) -> Usd:
+        return Usd(self.pico - other.pico) if isinstance(other, Usd) else NotImplemented
+
+    def __neg__(self) -> Usd:
+        return Usd(-self.pico)
+
+    def __mul__(self, times: int) -> Usd:
+        return Usd(self.pico * times) if type(times) is int else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __eq__(self, other: object) -> bool:
+        return self.pico == other.pico if isinstance(other, Usd) else NotImplemented
+
+    def __lt__(self, other: Usd) -> bool:
+        return self.pico < other.pico if isinstance(other, Usd) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(("Usd", self.pico))
+
+    def __bool__(self) -> bool:
+        return self.pico != 0
+
+    def __reduce__(self) -> tuple[type[Usd], tuple[int]]:
+        return Usd, (self.pico,)
+
+
+Usd.ZERO = Usd(0)

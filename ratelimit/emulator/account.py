@@ -1,0 +1,226 @@
+"""The account being played: which models it may call, and the limits of each.
+
+Limits come from a tier of the table or are given outright. Models that share a pool share its buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from ratelimit.demand import Demand
+from ratelimit.errors import ConfigError, NotOffered
+from ratelimit.limit import Limit, named
+
+from .buckets import Bucket, Refusal, admit
+from .headers import LimitHeaders
+
+if TYPE_CHECKING:
+    from pricing.cards import ModelCard
+    from ratelimit.tiers import TierTable
+
+Limits = Mapping[str, Any]
+"""{"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model, as ratelimit.wrap takes it."""
+
+
+class Pool:
+    """The buckets that one model, or several models together, pass."""
+
+    __slots__ = ("buckets", "headers", "name", "refused")
+
+    def __init__(self, name: str, limits: Iterable[Limit], now_us: int) -> None:
+        self.name = name
+        self.buckets = tuple(Bucket(limit, now_us) for limit in limits)
+        self.headers = LimitHeaders(self.buckets)
+        self.refused = dict.fromkeys((bucket.name for bucket in self.buckets), 0)
+
+    def admit(self, demand: Demand, now_us: int, count_refused: bool = False) -> Refusal | None:
+        """Charge this demand to every limit of the pool, or to none.
+
+        count_refused  a refused request still takes from the limits on requests, where it fits
+        """
+        charges = [getattr(demand, bucket.unit) for bucket in self.buckets]
+        refusal = admit(self.buckets, charges, now_us)
+        if refusal is not None:
+            self.refused[refusal.bucket.name] += 1
+            if count_refused:
+                for bucket, units in zip(self.buckets, charges, strict=True):
+                    if bucket.unit == "requests" and bucket.refusal(units) is None:
+                        bucket.charge(units)
+        return refusal
+
+    def snapshot(self, now_us: int) -> dict[str, dict[str, int]]:
+        """Say how full each bucket is."""
+        for bucket in self.buckets:
+            bucket.drain(now_us)
+        return {
+            bucket.name: {
+                "limit": bucket.capacity,
+                "used": bucket.used,
+                "remaining": bucket.remaining,
+                "reset_us": bucket.reset_us,
+                "refused": self.refused[bucket.name],
+            }
+            for bucket in self.buckets
+        }
+
+
+class Model:
+    """A model this account may call.
+
+    name     as the request spells it
+    card     what is known of it, or None
+    served   the name replies carry: the dated snapshot behind an alias, where the card has one
+    """
+
+    __slots__ = ("card", "context_window", "max_output", "name", "pool", "served", "streams")
+
+    def __init__(self, name: str, card: ModelCard | None, pool: Pool) -> None:
+        self.name = name
+        self.card = card
+        self.pool = pool
+        self.served = name
+        self.streams = True
+        self.context_window: int | None = None
+        self.max_output: int | None = None
+        if card is not None:
+            if name == card.model or name in card.aliases:
+                dated = [snapshot for snapshot in card.snapshots if snapshot.startswith(card.model + "-")]
+                self.served = max(dated, default=card.model)
+            self.streams = card.features.get("streaming", True)
+            self.context_window = card.context_window
+            self.max_output = card.max_output_tokens
+
+    def offers(self, endpoint: str) -> bool:
+        """Say whether the card allows this endpoint ("/v1/responses"); what it does not mention is allowed."""
+        return self.card is None or self.card.endpoints.get(endpoint.removeprefix("/"), True)
+
+
+class Account:
+    """Finds models and keeps their buckets.
+
+    tier     of the table; limits of the models it names
+    limits   given outright; they replace the tier's for the models they name
+    models   the only ones to serve, with or without a card. None serves what has limits: any name under flat limits
+
+    Raises  ConfigError for an unknown tier, a malformed limit, neither tier nor limits, a named model without limits.
+    """
+
+    def __init__(
+        self,
+        *,
+        tier: str | None,
+        limits: Limits | None,
+        models: Iterable[str] | None,
+        at: date,
+        now_us: int,
+    ) -> None:
+        if tier is None and limits is None:
+            raise ConfigError('say which limits to enforce: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
+        self.tier = tier
+        self.at = at
+        self.table: TierTable | None = None
+        if tier is not None:
+            from ratelimit.tiers import load_tiers
+
+            self.table = load_tiers()
+            self.table.scheme_of(tier)  # unknown tiers are refused here, with the known ones named
+        self._own = _own_limits(limits)
+        self._only = None if models is None else frozenset(models)
+        self._pools: dict[str, Pool] = {}
+        self._models: dict[str, Model | None] = {}
+        self._now_us = now_us
+        for name in sorted(self._only or ()):
+            self.find(name)
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools asked for so far, by name."""
+        return self._pools
+
+    def find(self, name: str) -> Model | None:
+        """Find a model by the name of a request; None when this account has no such model.
+
+        Raises  ConfigError when the model exists and no limits are known for it.
+        """
+        try:
+            return self._models[name]
+        except KeyError:
+            model = self._open(name)
+            if len(self._models) < 10_000:
+                self._models[name] = model
+            return model
+
+    def known(self) -> list[str]:
+        """List the models, for GET /v1/models."""
+        if self._only is not None:
+            return sorted(self._only)
+        from pricing.cards import load_cards
+
+        names = {card.model for card in load_cards()}
+        return sorted(name for name in names if self._callable(name))
+
+    def reset(self, now_us: int) -> None:
+        """Empty every bucket."""
+        self._now_us = now_us
+        self._pools.clear()
+        self._models.clear()
+
+    def _callable(self, name: str) -> bool:
+        try:
+            return self.find(name) is not None
+        except ConfigError:
+            return False
+
+    def _open(self, name: str) -> Model | None:
+        from pricing.cards import resolve
+
+        card = resolve(name)
+        if self._only is not None and name not in self._only and (card is None or card.model not in self._only):
+            return None
+        base = card.model if card else name
+        limits = self._own.get(name) or self._own.get(base)
+        pool = base
+        if limits is None and self.table is None:
+            limits = self._own.get("*")
+            if limits is None and card is None and self._only is None:
+                return None
+            if limits is None:
+                raise ConfigError(f"limits are given for {', '.join(self._own)}, and none for {name!r}")
+        if limits is None:
+            assert self.table is not None
+            assert self.tier is not None
+            if card is None and self._only is None:
+                return None
+            try:
+                limits = self.table.limits(base, self.tier)
+            except NotOffered:
+                return None
+            pool = self.table.pool(base, self.tier)
+        found = self._pools.get(pool)
+        if found is None:
+            found = self._pools[pool] = Pool(pool, limits, self._now_us)
+        return Model(name, card, found)
+
+
+def _own_limits(limits: Limits | None) -> dict[str, tuple[Limit, ...]]:
+    """Read `limits=`: flat numbers are the rule for every model, under "*"."""
+    if limits is None:
+        return {}
+    if not isinstance(limits, Mapping) or not limits:
+        raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {limits!r}')
+    own: dict[str, tuple[Limit, ...]] = {}
+    flat = []
+    for name, value in limits.items():
+        if isinstance(value, Mapping):
+            own[name] = tuple(_limit(key, number) for key, number in value.items())
+        else:
+            flat.append(_limit(name, value))
+    if flat:
+        own["*"] = tuple(flat)
+    return own
+
+
+def _limit(name: str, value: Any) -> Limit:
+    return value if isinstance(value, Limit) else named(name, value)

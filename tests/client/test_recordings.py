@@ -1,0 +1,148 @@
+"""A thousand real exchanges pass through the transports: the bytes come out as they went in, and the usage is read."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+import ratelimit
+from pricing.ledger import Ledger
+from pricing.usage import Usage
+
+DATA = Path(__file__).parent.parent / "data" / "openai_http.jsonl.gz"
+BILLED = ("/responses", "/chat/completions", "/completions", "/embeddings", "/responses/compact")
+
+
+@cache
+def exchanges() -> list[dict[str, Any]]:
+    with gzip.open(DATA, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def body_of(exchange: dict[str, Any]) -> bytes:
+    if exchange["response_text"] is not None:
+        return exchange["response_text"].encode()
+    return b"" if exchange["response"] is None else json.dumps(exchange["response"]).encode()
+
+
+def headers_of(exchange: dict[str, Any]) -> dict[str, str]:
+    """The recorded headers, without those that describe how the bytes were framed at the time."""
+    framing = ("content-length", "transfer-encoding", "content-encoding", "connection")
+    recorded = exchange["response_headers"] or {}
+    headers = {
+        name: value if isinstance(value, str) else value[0]
+        for name, value in recorded.items()
+        if name.lower() not in framing
+    }
+    if not any(name.lower() == "content-type" for name in headers):
+        headers["content-type"] = "text/event-stream" if exchange["sse"] else "application/json"
+    return headers
+
+
+def pieces(raw: bytes, seed: int) -> Iterator[bytes]:
+    """Cut the body at random places, as a network does."""
+    at, rng = 0, random.Random(seed)
+    while at < len(raw):
+        size = rng.choice([1, 7, 100, 1_000, 16_384])
+        yield raw[at : at + size]
+        at += size
+
+
+def request_of(lib: Any, exchange: dict[str, Any]) -> Any:
+    content = None if exchange["request"] is None else json.dumps(exchange["request"]).encode()
+    return lib.Request(exchange["method"], f"https://{exchange['host']}{exchange['path']}", content=content)
+
+
+def inner_transport(lib: Any, number: int, exchange: dict[str, Any], awaiting: bool) -> Any:
+    """A transport of the library that answers with the recorded bytes, chunk by chunk."""
+    raw = body_of(exchange)
+
+    class Body(lib.SyncByteStream, lib.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from pieces(raw, number)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in pieces(raw, number):
+                yield piece
+
+        def close(self) -> None:
+            return None
+
+        async def aclose(self) -> None:
+            return None
+
+    class Blocking(lib.BaseTransport):
+        def handle_request(self, request: Any) -> Any:
+            return lib.Response(exchange["status"], headers=headers_of(exchange), stream=Body())
+
+    class Awaiting(lib.AsyncBaseTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            return lib.Response(exchange["status"], headers=headers_of(exchange), stream=Body())
+
+    return Awaiting() if awaiting else Blocking()
+
+
+def usage_expected(exchange: dict[str, Any]) -> Usage | None:
+    path = exchange["path"].split("?")[0]
+    if exchange["status"] >= 400 or exchange["method"] != "POST" or not path.endswith(BILLED):
+        return None
+    if not isinstance(exchange["request"], dict) or "threads/" in path:
+        return None
+    return Usage.from_response(exchange["usage"])
+
+
+async def pass_through(lib: Any, exchange: dict[str, Any], number: int, awaiting: bool, ledger: Ledger) -> bytes:
+    limiter = ratelimit.Limiter(limits={"rpm": 10**9, "tpm": 10**12}, preflight="off")
+    transports = getattr(ratelimit.transports, lib.__name__)
+    inner = inner_transport(lib, number, exchange, awaiting)
+    request = request_of(lib, exchange)
+    if awaiting:
+        costing = transports.AsyncCostTransport(inner, ledger=ledger)
+        async with lib.AsyncClient(
+            transport=transports.AsyncRateLimitTransport(costing, limiter=limiter)
+        ) as client:
+            response = await client.send(request, stream=True)
+            received = b"".join([chunk async for chunk in response.aiter_raw()])
+            await response.aclose()
+            return received
+    costing = transports.CostTransport(inner, ledger=ledger)
+    with lib.Client(transport=transports.RateLimitTransport(costing, limiter=limiter)) as client:
+        response = client.send(request, stream=True)
+        received = b"".join(response.iter_raw())
+        response.close()
+        return received
+
+
+@pytest.mark.parametrize("awaiting", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_bytes_out_equal_bytes_in_and_usage_is_read(lib: Any, awaiting: bool) -> None:
+    """Every recorded exchange, JSON or SSE, leaves the two stacked middlewares untouched, and its usage in the ledger."""
+    read = 0
+
+    async def main() -> None:
+        nonlocal read
+        for number, exchange in enumerate(exchanges()):
+            with Ledger() as ledger:
+                received = await pass_through(lib, exchange, number, awaiting, ledger)
+                assert received == body_of(exchange), exchange["source"]
+                entries = list(ledger.entries())
+                expected = usage_expected(exchange)
+                if expected is None:
+                    assert not [entry for entry in entries if entry.state == "posted" and entry.exact], exchange["source"]
+                    continue
+                assert [entry.state for entry in entries] == ["posted"], exchange["source"]
+                assert entries[0].usage == expected.as_dict(), exchange["source"]
+                read += 1
+
+    asyncio.run(main())
+    assert read > 800
