@@ -7,12 +7,15 @@ at all), reading it ends in an Outcome, never in an exception.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 MAX_KEPT = 16 * 1024 * 1024
 """Bytes of a reply kept for reading. A longer JSON body is read from its tail, a longer stream by its last events."""
+
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 RUNNING = frozenset({"queued", "in_progress"})
 
@@ -77,11 +80,12 @@ class JsonReader:
 class StreamReader:
     """Reads a reply that is a stream of server-sent events."""
 
-    __slots__ = ("_decode", "_inflate", "_kept", "_last", "_raw", "_size", "_status", "_tail")
+    __slots__ = ("_decode", "_finished", "_inflate", "_kept", "_last", "_raw", "_size", "_status", "_tail")
 
     def __init__(self, status: int, encoding: str = "", decode: Callable[[bytes], bytes] | None = None) -> None:
         self._status = status
         self._tail = b""
+        self._finished = False
         self._last: dict[str, Any] | None = None
         self._kept: list[bytes] = []
         self._size = 0
@@ -113,7 +117,9 @@ class StreamReader:
         for line in lines:
             if not line.startswith(b"data:"):
                 continue
-            if b'"usage"' in line and b"{" in line[line.index(b'"usage"') :][:12]:
+            if line.startswith(b"data: [DONE]"):
+                self._finished = True  # openai stops reading here, before the body's own end
+            elif b'"usage"' in line and _USAGE.search(line):
                 event = _parse(line)
                 if event is not None:
                     self._last = event
@@ -135,6 +141,7 @@ class StreamReader:
                     raise
         if self._tail:
             self._lines(b"\n")
+        complete = complete or self._finished
         if self._last is not None:
             event = self._last
             inner = event.get("response")

@@ -75,7 +75,7 @@ def test_embeddings_have_the_asked_shape(emulate: Emulate, connect: Connect) -> 
             model="text-embedding-3-small",
             input=["one", "two", "three"],
             dimensions=256,
-            encoding_format=encoding,  # type: ignore[arg-type]  # a loop over two kinds
+            encoding_format=encoding,
         )
         assert [len(row.embedding) for row in reply.data] == [256] * 3
         assert sum(x * x for x in reply.data[2].embedding) == pytest.approx(1, abs=1e-5)
