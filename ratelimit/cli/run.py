@@ -124,18 +124,24 @@ async def run_job(
     """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air."""
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+    from ..transports.packed import packed
     from ..transports.wrap import family, wrap
 
-    http = DefaultAsyncHttpxClient()
+    http = DefaultAsyncHttpxClient(timeout=600)
     library = __import__(family(http)[0])
+    proxied = bool(http._mounts)
     await http.aclose()
-    pool = library.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    timeout = library.Timeout(600, connect=30, pool=None)  # a place in our own pool is not the server's fault
+    # A proxy from the environment keeps the client's own transports; else connections are packed into small pools.
+    transport = None if proxied else packed(library, lambda: library.AsyncHTTPTransport(limits=library.Limits()))
     async with AsyncOpenAI(
         api_key=api_key(base_url),
         base_url=base_url,
         max_retries=0,
-        http_client=DefaultAsyncHttpxClient(limits=pool, timeout=timeout),
+        http_client=DefaultAsyncHttpxClient(
+            transport=transport,
+            limits=library.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            timeout=library.Timeout(600, connect=30, pool=None),  # a place in our own pool is not the server's fault
+        ),
     ) as plain:
         client = wrap(
             plain, limiter=limiter, ledger=ledger, budget=Budget.parse(budget, run=run) if budget else None, at=at

@@ -316,6 +316,7 @@ def _server(app: Starlette, on_ready: Callable[[], None]) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             ws="none",
             loop="asyncio",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 
@@ -105,9 +106,9 @@ def test_the_async_client_is_served_in_process(emulate: Emulate) -> None:
     emulator = Emulator(limits={"rpm": 1000, "tpm": 10**9}, latency=0)
 
     async def run() -> list[openai.types.responses.Response]:
-        transport = httpx.ASGITransport(app=emulator.app)
+        transport = httpx2.ASGITransport(app=emulator.app)
         async with (
-            httpx.AsyncClient(transport=transport) as inner,
+            httpx2.AsyncClient(transport=transport) as inner,
             openai.AsyncOpenAI(base_url="http://emulator/v1", api_key="any", http_client=inner) as client,
         ):
             calls = (client.responses.create(model="o3", input=f"Number {number}") for number in range(40))
@@ -348,10 +349,12 @@ def test_many_requests_at_once_are_all_counted(emulate: Emulate) -> None:
     assert counters["peak_in_flight"] > 1
 
 
-def test_a_client_that_hangs_up_is_noticed(emulate: Emulate) -> None:
+@pytest.mark.parametrize(
+    "body", [b'{"model": "o3", "input": "Say hello."}', b'{"model": "o3", "input": "Say hello.", "stream": true}']
+)
+def test_a_client_that_hangs_up_is_noticed(emulate: Emulate, body: bytes) -> None:
     """A call abandoned while the model thinks ends at once, and its tokens count as billed but untold."""
     emulator = emulate(latency=3600)
-    body = b'{"model": "o3", "input": "Say hello."}'
     with socket.create_connection(("127.0.0.1", emulator.port)) as line:
         line.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         wait_for(lambda: emulator.counters()["in_flight"] == 1)
