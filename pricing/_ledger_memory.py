@@ -34,10 +34,9 @@ class MemoryBook:
     def attach(self, entry_id: int, response_id: str) -> bool:
         with self._lock:
             entry = self._entries.get(entry_id)
-            if entry is None or entry.state != "pending" or response_id in self._by_response:
+            if entry is None or entry.state != "pending" or self._by_response.get(response_id, entry_id) != entry_id:
                 return False
-            self._entries[entry_id] = entry._replace(response_id=response_id)
-            self._by_response[response_id] = entry_id
+            self._name(entry, response_id)
             return True
 
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
@@ -51,7 +50,10 @@ class MemoryBook:
                 if other != entry_id and self._entries[other].state == "posted":
                     self._end(entry, Closing("voided", closing.closed_us, why=f"duplicate of entry {other}"))
                     return False
-                self._by_response[response_id] = entry_id
+                if other != entry_id:
+                    # An entry that was never posted had this id; this one has the news, so it takes the id over.
+                    self._entries[other] = self._entries[other]._replace(response_id=None)
+                entry = self._name(entry, response_id)
             self._end(entry, closing)
             return True
 
@@ -86,6 +88,14 @@ class MemoryBook:
     def close(self) -> None:
         """Memory has nothing to close."""
 
+    def _name(self, entry: Entry, response_id: str) -> Entry:
+        """Give an entry this response id, instead of the one it may have had."""
+        if entry.response_id is not None:
+            del self._by_response[entry.response_id]
+        self._by_response[response_id] = entry.id
+        named = self._entries[entry.id] = entry._replace(response_id=response_id)
+        return named
+
     def _end(self, entry: Entry, closing: Closing) -> None:
         self._entries[entry.id] = closed(entry, closing)
         self._pending.discard(entry.id)
@@ -97,11 +107,7 @@ class MemoryBook:
     def _spent_in(self, budget: Budget, now_us: int) -> Usd:
         first_hour = budget.start_us(now_us) // HOUR_US
         return Usd(
-            sum(
-                pico
-                for (run, hour), pico in self._spent.items()
-                if hour >= first_hour and budget.run in (None, run)
-            )
+            sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and budget.run in (None, run))
         )
 
     def _held(self, run: str | None) -> Usd:

@@ -1,7 +1,8 @@
 """The book in a SQLite file: survives `kill -9`, and is shared by threads and processes.
 
-Write-ahead log, synchronous=NORMAL: a committed entry survives the death of the process; `sync` makes it survive the death of the
-machine. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per entry; sums are made in Python.
+Write-ahead log, synchronous=NORMAL: a committed entry survives the death of the process; `sync` makes it survive the
+death of the machine. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per entry; sums
+are made in Python.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import json
 import os
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .budget import Budget
@@ -26,13 +29,16 @@ BUSY_MS = 15_000
 _SCHEMA = """
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, response_id TEXT,
-    custom_id TEXT, run TEXT, tags TEXT NOT NULL, service_tier TEXT, batch INTEGER NOT NULL, created_us INTEGER NOT NULL,
-    closed_us INTEGER, estimate INTEGER, worst INTEGER, cost INTEGER, components TEXT NOT NULL, row_id TEXT,
-    table_version TEXT, usage TEXT NOT NULL, exact INTEGER NOT NULL, why TEXT NOT NULL
+    custom_id TEXT, run TEXT, tags TEXT NOT NULL, service_tier TEXT, batch INTEGER NOT NULL,
+    created_us INTEGER NOT NULL, closed_us INTEGER, estimate INTEGER, worst INTEGER, cost INTEGER,
+    components TEXT NOT NULL, row_id TEXT, table_version TEXT, usage TEXT NOT NULL, exact INTEGER NOT NULL, why TEXT
+    NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL;
 CREATE INDEX entries_pending ON entries (run, worst) WHERE state = 'pending';
-CREATE TABLE spent (run TEXT NOT NULL, hour INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (run, hour)) STRICT, WITHOUT ROWID;
+CREATE TABLE spent (
+    run TEXT NOT NULL, hour INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (run, hour)
+) STRICT, WITHOUT ROWID;
 """
 _COLUMNS = ", ".join(Entry._fields)
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (NULL{', ?' * (len(Entry._fields) - 1)})"
@@ -40,11 +46,12 @@ _FIND = "SELECT state, run, created_us, estimate, worst FROM entries WHERE id = 
 _FIND_RESPONSE = "SELECT id, state FROM entries WHERE response_id = ?"
 _CLOSE = (
     "UPDATE entries SET state = ?, closed_us = ?, response_id = COALESCE(?, response_id), model = COALESCE(?, model), "
-    "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, exact = ?, "
-    "why = ? WHERE id = ?"
+    "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
+    "exact = ?, why = ? WHERE id = ?"
 )
 _SPEND = (
-    "INSERT INTO spent (run, hour, pico) VALUES (?, ?, ?) ON CONFLICT (run, hour) DO UPDATE SET pico = pico + excluded.pico"
+    "INSERT INTO spent (run, hour, pico) VALUES (?, ?, ?) "
+    "ON CONFLICT (run, hour) DO UPDATE SET pico = pico + excluded.pico"
 )
 
 
@@ -54,9 +61,9 @@ class SqliteBook:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.RLock()
-        self._pid = 0
         self._connection: sqlite3.Connection | None = None
-        with self._reporting():
+        _BOOKS.add(self)
+        with self._lock, self._reporting():
             self._connect()
 
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
@@ -72,7 +79,8 @@ class SqliteBook:
     def attach(self, entry_id: int, response_id: str) -> bool:
         with self._writing(explicit=False) as db:
             changed = db.execute(
-                "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'", (response_id, entry_id)
+                "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'",
+                (response_id, entry_id),
             )
             return changed.rowcount == 1
 
@@ -88,7 +96,7 @@ class SqliteBook:
                         duplicate = Closing("voided", closing.closed_us, why=f"duplicate of entry {other[0]}")
                         self._end(db, entry_id, found, duplicate)
                         return False
-                    # An entry that never ended waits for the same response; this one has the news, so it takes the id over.
+                    # An entry that was never posted had this id; this one has the news, so it takes the id over.
                     db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
             self._end(db, entry_id, found, closing)
             return True
@@ -98,7 +106,7 @@ class SqliteBook:
             waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
             if waiting is not None and waiting[1] != "pending":
                 return False
-            entry_id = waiting[0] if waiting is not None else db.execute(_INSERT, _row(fallback)).lastrowid
+            entry_id: Any = waiting[0] if waiting is not None else db.execute(_INSERT, _row(fallback)).lastrowid
             self._end(db, entry_id, db.execute(_FIND, (entry_id,)).fetchone(), closing)
             return True
 
@@ -111,7 +119,8 @@ class SqliteBook:
         query = f"SELECT {_COLUMNS} FROM entries WHERE {' AND '.join(wanted)} ORDER BY id LIMIT 1000"
         while True:
             # Page by page, so that a long ledger is read in little memory and writers are not held up.
-            with self._reporting():
+            # The lock, because this connection would also read what another thread is about to commit or roll back.
+            with self._lock, self._reporting():
                 rows = self._connected().execute(query, values).fetchall()
             for row in rows:
                 yield _entry(row)
@@ -120,14 +129,14 @@ class SqliteBook:
             values[0] = rows[-1][0]
 
     def sync(self) -> None:
-        with self._reporting():
+        with self._lock, self._reporting():
             self._connected().execute("PRAGMA wal_checkpoint(FULL)").fetchall()
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
-            self._connection = None
+                self._connection = None
 
     def _end(self, db: sqlite3.Connection, entry_id: int, found: tuple[Any, ...], closing: Closing) -> None:
         _, run, created_us, estimate, worst = found
@@ -178,10 +187,11 @@ class SqliteBook:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk has rolled back already
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -192,12 +202,13 @@ class SqliteBook:
             raise LedgerError(f"ledger {self._path}: {error}{_advice(str(error))}") from error
         except OverflowError as error:
             raise LedgerError(f"ledger {self._path}: an amount above 9.2 million dollars in one entry") from error
+        except UnicodeEncodeError as error:
+            raise LedgerError(f"ledger {self._path}: {error.object[:80]!a} is no text that can be written") from error
 
     def _connected(self) -> sqlite3.Connection:
-        # A forked child must not use its parent's connection.
-        if self._connection is None or self._pid != os.getpid():
-            with self._lock:
-                self._connect()
+        """The connection; made again after a fork. The caller holds the lock."""
+        if self._connection is None:
+            self._connect()
         assert self._connection is not None
         return self._connection
 
@@ -211,15 +222,21 @@ class SqliteBook:
         except BaseException:
             db.close()
             raise
-        self._connection, self._pid = db, os.getpid()
+        self._connection = db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
+        # In one transaction, because another process may be making the tables of this file right now.
+        db.execute("BEGIN")
         application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
+        tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        db.execute("COMMIT")
         if application != APPLICATION_ID:
-            if application or db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise LedgerError(f"{self._path} is a SQLite database of something else, not a ledger; name another file")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("BEGIN EXCLUSIVE")
+            if application or tables:
+                raise LedgerError(
+                    f"{self._path} is a SQLite database of something else, not a ledger; name another file"
+                )
+            _retry(db, "PRAGMA journal_mode = WAL")
+            _retry(db, "BEGIN EXCLUSIVE")
             # Another process may have made the tables while this one waited.
             if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA.split(";\n"):
@@ -228,8 +245,54 @@ class SqliteBook:
                 db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("COMMIT")
         elif version > VERSION:
-            raise LedgerError(f"{self._path} was written by a newer ratecard (ledger version {version}); upgrade this one")
+            raise LedgerError(
+                f"{self._path} was written by a newer ratecard (ledger version {version}); upgrade this one"
+            )
         db.execute("PRAGMA synchronous = NORMAL")
+
+
+_BOOKS: weakref.WeakSet[SqliteBook] = weakref.WeakSet()
+_FORK = threading.RLock()
+_forking: list[SqliteBook] = []
+
+
+def _before_fork() -> None:
+    """Close the connections, and hold the locks, until the fork is over.
+
+    A SQLite connection must not be carried into a child, not even unused: POSIX locks stay with the parent while the
+    child's copy believes that it has them, so the parent's close would take the write-ahead log away under the
+    child's writes.
+    """
+    _FORK.acquire()
+    for book in list(_BOOKS):
+        book._lock.acquire()
+        _forking.append(book)
+        with suppress(sqlite3.Error):
+            book.close()
+
+
+def _after_fork() -> None:
+    """Let go of the locks; both sides connect again when they next need to."""
+    while _forking:
+        _forking.pop()._lock.release()
+    _FORK.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _retry(db: sqlite3.Connection, statement: str) -> None:
+    """Run a statement that SQLite may refuse at once, without its busy timeout: several processes open one new file."""
+    deadline_s = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            db.execute(statement).fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.005)
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

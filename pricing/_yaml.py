@@ -1,17 +1,17 @@
 """A strict YAML reader for fact tables: every value keeps its line, and nothing is guessed.
 
-Scalars stay text until a typed accessor asks for a number, a date or a price, so YAML's own ideas (`no` is false, 1:30 is
-ninety, 0.1 is a binary float) never touch a fact. Duplicate keys, anchors, aliases, tags, tabs and several documents are
-refused: each is a way for a table to mean something else than it shows.
+Scalars stay text until a typed accessor asks for a number, a date or a price, so YAML's own ideas (`no` is false,
+1:30 is ninety, 0.1 is a binary float) never touch a fact. Duplicate keys, anchors, aliases, tags, tabs and several
+documents are refused: each is a way for a table to mean something else than it shows.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,8 +27,16 @@ MAX_DECIMALS = 6
 MAX_INTEGER = 10**15
 """Above any limit, price or window that exists; a larger number is a typing error."""
 
-_INTEGER = re.compile(r"-?\d{1,3}(_?\d{3})*|-?\d+")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+MAX_USD_PER_MTOK = 1_000_000
+MIN_USD_PER_MTOK = Decimal("0.001")
+"""Below any price per million tokens that exists, and above most prices per token: such a number lost its unit."""
+
+# [0-9], because \d would also take the digits of other scripts; no leading zero, because YAML 1.1 reads 010 as eight.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,2}(_?[0-9]{3})*|[1-9][0-9]*)")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_PRICE = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML forbids in a file. Looked for here because the two scanners report it differently, and without a line."""
 
 
 class Node:
@@ -64,7 +72,7 @@ class Node:
         if not isinstance(self._value, dict):
             self._expected("a mapping")
         required = tuple(required)
-        known = (*required, *optional)
+        known = tuple(dict.fromkeys((*required, *optional)))
         for key, node in self._value.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
@@ -129,18 +137,18 @@ class Node:
     def decimal(self) -> Decimal:
         """Read a price in US dollars: not negative, at most six decimals, no exponent."""
         value = self._value
-        if not isinstance(value, str) or not re.fullmatch(r"-?\d+(\.\d+)?", value):
+        if not isinstance(value, str) or not _PRICE.fullmatch(value):
             self._expected('a price in dollars such as "2.50"')
-        try:
-            price = Decimal(value)
-        except InvalidOperation:
-            self._expected('a price in dollars such as "2.50"')
-        if price < 0:
+        if value.startswith("-"):
             self._expected("a price of at least 0")
-        if len(value.partition(".")[2]) > MAX_DECIMALS:
-            self.fail(f"{value} has more than {MAX_DECIMALS} decimals: float noise? write the published price")
-        if price > 1_000_000:
-            self.fail(f"${value} per million tokens is no price that exists: is it per token, or in cents?")
+        shown = value[:40] + ("…" if len(value) > 40 else "")
+        whole, _, decimals = value.partition(".")
+        if len(decimals) > MAX_DECIMALS:
+            self.fail(f"{shown} has more than {MAX_DECIMALS} decimals: float noise? write the published price")
+        if len(whole) > 20 or (price := Decimal(value)) > MAX_USD_PER_MTOK:
+            self.fail(f"${shown} per million tokens is no price that exists: is it in cents or pico-dollars?")
+        if 0 < price < MIN_USD_PER_MTOK:
+            self.fail(f"${shown} per million tokens is no price that exists: is it per token, or per thousand?")
         return price
 
 
@@ -158,81 +166,108 @@ def read_table(path: str | PathLike[str]) -> Node:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise TableError(f"not UTF-8 (byte 0x{raw[error.start]:02x})", file=file, line=line) from None
-    for number, content in enumerate(text.splitlines(), 1):
-        if "\t" in content[: len(content) - len(content.lstrip())]:
-            raise TableError("indented with a tab: use spaces", file=file, line=number)
-    # The C scanner is ten times faster; both give the same nodes.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TableError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})", file=file, line=line) from None
+    if found := _UNPRINTABLE.search(text):
+        line = len((text[: found.start()] + ".").splitlines())
+        raise TableError(f"control character U+{ord(found[0]):04X}: save the file as plain UTF-8", file=file, line=line)
+    if "\t" in text:
+        for number, content in enumerate(text.splitlines(), 1):
+            if "\t" in content[: len(content) - len(content.lstrip())]:
+                raise TableError("indented with a tab: use spaces", file=file, line=number)
     try:
-        _refuse_tricks(text, file)
-        root = loader.get_single_node()
+        root = _build(text, file)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else None
-        raise TableError(f"not YAML: {error.problem or error.context}", file=file, line=line) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if mark and error.context_mark and mark.line >= len(text.rstrip().splitlines()):
+            # Found only at the end of the file: what was left open began where the context did.
+            mark = error.context_mark
+        what = " ".join(part for part in (error.problem, error.context) if part)
+        raise TableError(f"not YAML: {what}", file=file, line=mark.line + 1 if mark else None) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The Python scanner lets int() and chr() refuse an absurd escape or version.
         raise TableError(f"not YAML: {error}", file=file) from None
-    finally:
-        loader.dispose()
     if root is None:
-        raise TableError("the file is empty", file=file, line=1)
-    return _node(root, file, "", 0)
+        raise TableError("the file is empty, or only comments", file=file, line=1)
+    return root
 
 
-def _refuse_tricks(text: str, file: str) -> None:
-    """Refuse anchors, aliases and tags before anything is composed: that is where YAML bombs go off."""
+def _build(text: str, file: str) -> Node | None:
+    """Build the Node tree in one pass over the parser's events; None when there is no document.
+
+    Nothing is composed by YAML: an anchor, alias or tag is refused at the event that carries it, before a bomb could
+    grow, and the stack is a list, so depth is our limit and not Python's.
+    """
     import yaml
 
-    depth = 0
+    root: Node | None = None
+    parents: list[Node] = []  # the collections that are open, outermost first
+    name: str | None = None  # the key whose value comes next, and its line
+    name_line = 0
+    # The C scanner is ten times faster; both give the same events.
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            raise TableError("aliases (*name) are not allowed: write the value out", file=file, line=line)
-        if getattr(event, "anchor", None):
-            raise TableError("anchors (&name) are not allowed: write the value out", file=file, line=line)
-        if getattr(event, "tag", None) and not (isinstance(event, yaml.ScalarEvent) and event.tag == "!"):
-            raise TableError(f"tags ({event.tag}) are not allowed", file=file, line=line)
+        if isinstance(event, yaml.CollectionEndEvent):
+            parents.pop()
+        if isinstance(event, yaml.DocumentStartEvent) and root is not None:
+            raise TableError("a second document begins here: a table is one document", file=file, line=_line(event))
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        line = _line(event)
+        parent = parents[-1] if parents else None
+        siblings: Any = None if parent is None else parent._value
+        key = "" if parent is None else parent.key
+        if isinstance(siblings, list):
+            key = f"{key}[{len(siblings)}]"
+        elif name is not None:
+            key, line = f"{key}.{name}" if key else name, name_line
+        _refuse_trick(event, file, key)
+        if isinstance(siblings, dict) and name is None:
+            if not isinstance(event, yaml.ScalarEvent) or not event.value:
+                raise TableError("a key must be a text", file=file, line=line, key=key or None)
+            name, name_line = event.value, line
+            path = f"{key}.{name}" if key else name
+            if name == "<<":
+                raise TableError("merge keys (<<) are not allowed: write the value out", file=file, line=line, key=path)
+            if name in siblings:
+                first = siblings[name].line
+                raise TableError(f"duplicate key {name!r}, first on line {first}", file=file, line=line, key=path)
+            continue
+        value: Any
+        if isinstance(event, yaml.ScalarEvent):
+            # A bare `null`, `~` or nothing at all is no value; the quoted texts are. A plain style is None or "".
+            value = "" if not event.style and event.value in ("~", "null", "Null", "NULL") else event.value
+        else:
+            value = {} if isinstance(event, yaml.MappingStartEvent) else []
+        node = Node(value, file, line, key)
+        if parent is None:
+            root = node
+        elif name is None:
+            siblings.append(node)
+        else:
+            siblings[name], name = node, None
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise TableError(f"nested more than {MAX_DEPTH} deep", file=file, line=line)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            parents.append(node)
+            if len(parents) > MAX_DEPTH:
+                node.fail(f"nested more than {MAX_DEPTH} deep")
+    return root
 
 
-def _node(node: yaml.Node, file: str, key: str, depth: int) -> Node:
+def _refuse_trick(event: yaml.NodeEvent, file: str, key: str) -> None:
+    """Refuse aliases, anchors and tags, each of which makes a value mean something else than it shows."""
     import yaml
 
-    line = node.start_mark.line + 1
-    if isinstance(node, yaml.ScalarNode):
-        # A bare `null`, `~` or nothing at all is no value; the quoted texts are.
-        value = "" if node.style is None and node.value in ("", "~", "null", "Null", "NULL") else node.value
-        return Node(value, file, line, key)
-    if isinstance(node, yaml.SequenceNode):
-        return Node(
-            [_node(item, file, f"{key}[{number}]", depth + 1) for number, item in enumerate(node.value)],
-            file,
-            line,
-            key,
-        )
-    return Node(dict(_pairs(node, file, key, depth)), file, line, key)
+    tag = getattr(event, "tag", None)
+    if isinstance(event, yaml.AliasEvent):
+        what = "aliases (*name) are not allowed: write the value out"
+    elif event.anchor:
+        what = "anchors (&name) are not allowed: write the value out"
+    elif tag and not (isinstance(event, yaml.ScalarEvent) and tag == "!"):
+        what = f"tags ({tag}) are not allowed: write the plain value"
+    else:
+        return
+    raise TableError(what, file=file, line=_line(event), key=key or None)
 
 
-def _pairs(node: yaml.Node, file: str, key: str, depth: int) -> Iterator[tuple[str, Node]]:
-    seen: dict[str, int] = {}
-    for name_node, value_node in node.value:
-        line = name_node.start_mark.line + 1
-        if name_node.id != "scalar" or not name_node.value:
-            raise TableError("a key must be a text", file=file, line=line, key=key or None)
-        name = name_node.value
-        path = f"{key}.{name}" if key else name
-        if name == "<<":
-            raise TableError("merge keys (<<) are not allowed: write the value out", file=file, line=line, key=path)
-        if name in seen:
-            raise TableError(f"duplicate key {name!r}, first on line {seen[name]}", file=file, line=line, key=path)
-        seen[name] = line
-        child = _node(value_node, file, path, depth + 1)
-        child.line = line
-        yield name, child
+def _line(event: yaml.Event) -> int:
+    assert event.start_mark is not None  # both scanners mark every event
+    return event.start_mark.line + 1

@@ -1,7 +1,7 @@
 """Budgets: so much money per window. The ledger checks them in the same step in which it writes a pending entry.
 
-A call is admitted only if what is spent, what is held by calls in the air, and its own worst case fit together: that is why
-concurrency cannot overshoot a budget.
+A call is admitted only if what is spent, what is held by calls in the air, and its own worst case fit together: that
+is why concurrency cannot overshoot a budget.
 """
 
 from __future__ import annotations

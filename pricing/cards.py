@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -39,6 +40,7 @@ FEATURES = (
 )
 MODALITIES = ("text", "image", "audio")
 ENCODINGS = ("o200k_base", "cl100k_base")
+_READ = re.compile(r"20[0-9]{2}(-(0[1-9]|1[0-2]))?")
 _OPTIONAL = (
     "description",
     "released",
@@ -145,14 +147,15 @@ def read_version(node: Node) -> None:
 
 
 def read_sources(node: Node) -> dict[str, str]:
-    """Read the `sources` of a table: name → URL. Each has a url and the day it was read."""
+    """Read the `sources` of a table: name → URL. Each has a url and the day, month or year it was read."""
     found = {}
     for name, source in node.entries().items():
         fields = source.mapping(required=("url", "read"), optional=("note",))
         url = fields["url"].text()
         if not url.startswith("https://"):
             fields["url"].fail(f"expected a URL that begins with https://, found {url!r}")
-        fields["read"].text()
+        if not _READ.fullmatch(fields["read"].text()):
+            fields["read"].date()
         if "note" in fields:
             fields["note"].text()
         found[name] = url
@@ -167,18 +170,28 @@ def read_source(node: Node, sources: Mapping[str, str]) -> str:
     return name
 
 
+def read_model(node: Node, cards: CardTable) -> str:
+    """Read the name of a model that has a card; an alias or a snapshot is not the name."""
+    name = node.text()
+    card = cards.resolve(name)
+    if card is None:
+        node.fail(f"unknown model {name!r}; the cards are {', '.join(card.model for card in cards)}")
+    if card.model != name:
+        node.fail(f"{name!r} is another name of {card.model}: write {card.model}")
+    return name
+
+
 def _card(node: Node, sources: Mapping[str, str], names: dict[str, int]) -> ModelCard:
     fields = node.mapping(required=("model", "sources"), optional=_OPTIONAL)
     model = fields["model"].text()
-    snapshots = fields["snapshots"].texts() if "snapshots" in fields else ()
-    aliases = fields["aliases"].texts() if "aliases" in fields else ()
-    for key, given in (("model", (model,)), ("aliases", aliases), ("snapshots", snapshots)):
-        for name in given:
-            if key == "aliases" and name == model:
-                continue
-            if name in names:
-                fields[key].fail(f"{name!r} already names the model on line {names[name]}")
-            names[name] = fields["model"].line
+    snapshots = fields["snapshots"].items() if "snapshots" in fields else []
+    aliases = fields["aliases"].items() if "aliases" in fields else []
+    # The model's page lists its own name among its aliases.
+    for given in (fields["model"], *(alias for alias in aliases if alias.text() != model), *snapshots):
+        name = given.text()
+        if name in names:
+            given.fail(f"{name!r} already names the model on line {names[name]}")
+        names[name] = fields["model"].line
     dates = {key: fields[key].date() for key in ("released", "shutdown", "knowledge_cutoff") if key in fields}
     if "released" in dates and "shutdown" in dates and dates["shutdown"] <= dates["released"]:
         fields["shutdown"].fail(f"expected a day after the release on {dates['released']}, found {dates['shutdown']}")
@@ -195,8 +208,8 @@ def _card(node: Node, sources: Mapping[str, str], names: dict[str, int]) -> Mode
         released=dates.get("released"),
         shutdown=dates.get("shutdown"),
         replacement=fields["replacement"].text() if "replacement" in fields else None,
-        snapshots=snapshots,
-        aliases=aliases,
+        snapshots=tuple(snapshot.text() for snapshot in snapshots),
+        aliases=tuple(alias.text() for alias in aliases),
         context_window=context,
         max_output_tokens=output,
         knowledge_cutoff=dates.get("knowledge_cutoff"),

@@ -1,7 +1,7 @@
 """The cost of a call: a usage times a dated price row, exactly; or the reason why it has no price.
 
-What was served is priced (the reply's model and tier), not what was asked for. `Unpriced` is a value with a reason: it is falsy,
-it has no total, and it can never be added up as $0.
+What was served is priced (the reply's model and tier), not what was asked for. `Unpriced` is a value with a reason:
+it is falsy, it has no total, and it can never be added up as $0.
 """
 
 from __future__ import annotations
@@ -156,10 +156,12 @@ def _is_record(usage: Mapping[str, Any]) -> bool:
 
 
 def _why(model: str, service_tier: str | None, at: date, prices: PriceTable) -> str:
+    from .prices import _SAME_PRICE
+
     rows = prices.rows(model)
     if not rows:
         return f"no price row for {model!r}"
-    tier = service_tier or "standard"
+    tier = _SAME_PRICE.get(service_tier or "", service_tier or "")
     if tier in prices.tiers(model):
         return f"no {tier} price row for {model!r} on {at}"
     return f"no {tier} price row for {model!r}; it has {', '.join(prices.tiers(model))}"

@@ -1,7 +1,7 @@
 """What a request will cost, before it is sent: exact where the input is, an interval where the output is not known yet.
 
-Output sizes are priors until a ledger has something better to say: the median and the 95th percentile of recorded replies, and the
-largest reply the request allows. They are marked as what they are.
+Output sizes are priors until a ledger has something better to say: the median and the 95th percentile of recorded
+replies, and the largest reply the request allows. They are marked as what they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from .usage import Usage
 if TYPE_CHECKING:
     from .prices import PriceTable
 
-# Median and 95th percentile of output tokens (reasoning included) in recorded replies of public test suites, 2024-02 … 2026-08,
-# tests/data/openai_http.jsonl.gz: 327 of reasoning models, 566 of others. They are small talk: real jobs differ.
+# Median and 95th percentile of output tokens (reasoning included) in recorded replies of public test suites, 2024-02
+# … 2026-08, tests/data/openai_http.jsonl.gz: 327 of reasoning models, 566 of others. They are small talk: real jobs
+# differ.
 PRIOR_REASONING = (22, 1_159)
 PRIOR_PLAIN = (23, 185)
 NO_CARD_WORST = 128_000
@@ -88,14 +89,14 @@ def estimate(
         endpoint = guess_endpoint(body)
         if endpoint is None:
             raise ConfigError('the body has neither "input" nor "messages" nor "prompt"; give endpoint=')
-    count = count_input(body, endpoint) if input_count is None else input_count
+    count = input_count
+    if count is None:
+        count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
     p50, p95, worst, basis = _output(body, endpoint, name, count)
     tier = service_tier if service_tier is not None else _text(body.get("service_tier"))
     amounts = []
     for tokens, output in ((count.tokens, p50), (count.tokens, p95), (count.high, worst)):
-        priced = cost(
-            Usage(tokens, 0, 0, output), model=name, service_tier=tier, batch=batch, at=at, prices=prices
-        )
+        priced = cost(Usage(tokens, 0, 0, output), model=name, service_tier=tier, batch=batch, at=at, prices=prices)
         if isinstance(priced, Unpriced):
             return Estimate(name, endpoint, count, p50, p95, worst, basis, priced)
         amounts.append(priced.total)

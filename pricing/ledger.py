@@ -1,8 +1,9 @@
 """The ledger: what every call cost, exactly once.
 
-An entry is written `pending` before a call is sent and ends once: `posted` when its usage is known, `voided` when it was not billed,
-`expired` when nobody will ever know (it then counts at its estimate). A crash leaves a visible pending entry, never a hole. Posting
-is idempotent by response id: however often a background response is polled, it is billed once.
+An entry is written `pending` before a call is sent and ends once: `posted` when its usage is known, `voided` when it
+was not billed, `expired` when nobody will ever know (it then counts at its estimate). A crash leaves a visible
+pending entry, never a hole. Posting is idempotent by response id: however often a background response is polled, it
+is billed once.
 
 Numbers, names and ids are stored; never a prompt, a reply or a key.
 """
@@ -119,7 +120,9 @@ class Totals:
             else:
                 self.posted += entry.cost
             usage = entry.usage
-            self.input_tokens += sum(usage.get(k, 0) for k in ("input_tokens", "cached_input_tokens", "cache_write_tokens"))
+            self.input_tokens += sum(
+                usage.get(k, 0) for k in ("input_tokens", "cached_input_tokens", "cache_write_tokens")
+            )
             self.output_tokens += usage.get("output_tokens", 0) + usage.get("reasoning_tokens", 0)
         elif entry.state == "pending":
             self.pending_count += 1
@@ -180,8 +183,8 @@ def check_budget(budget: Budget, spent: Usd, held: Usd, worst: Usd | None) -> No
         )
     if spent + held + worst > budget.amount:
         raise OverBudget(
-            f"budget {budget}: {spent.format()} spent, {held.format()} held by calls in the air, and this call may cost "
-            f"up to {worst.format()}; a smaller max_output_tokens makes that less",
+            f"budget {budget}: {spent.format()} spent, {held.format()} held by calls in the air, and this call may "
+            f"cost up to {worst.format()}; a smaller max_output_tokens makes that less",
             budget=budget,
             spent=spent,
             held=held,
@@ -198,9 +201,7 @@ class Ledger:
     Raises  LedgerError when the file is damaged, is no ledger, or cannot be written
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str] | None = None, *, now_us: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, now_us: Callable[[], int] | None = None) -> None:
         self.path = None if path is None else os.fspath(path)
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
         if self.path is None:
@@ -238,7 +239,7 @@ class Ledger:
             endpoint,
             None,
             custom_id,
-            run,
+            run or None,
             dict(tags) if tags else {},
             service_tier,
             batch,
@@ -257,8 +258,8 @@ class Ledger:
         return self._book.insert(entry, tuple(budgets))
 
     def attach(self, entry_id: int, response_id: str) -> bool:
-        """Note the response id of a pending entry, so that a later poll finds it."""
-        return self._book.attach(entry_id, response_id)
+        """Note the response id of a pending entry, so that a later poll finds it. False when another entry has it."""
+        return bool(response_id) and self._book.attach(entry_id, response_id)
 
     def post(
         self,
@@ -291,7 +292,12 @@ class Ledger:
         exact: bool = True,
         why: str = "",
     ) -> bool:
-        """Post a response by its id, as polls do: its pending entry, or a new one when there is none. Once only."""
+        """Post a response by its id, as polls do: its pending entry, or a new one when there is none. Once only.
+
+        Raises  ConfigError without an id: nothing could tell a second post from the first
+        """
+        if not response_id:
+            raise ConfigError("post_response needs the id of the response")
         closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
         fresh = Entry(
             0, "pending", model, endpoint, response_id, None, None, {}, service_tier, False, closing.closed_us,
@@ -304,7 +310,7 @@ class Ledger:
         return self._book.close_entry(entry_id, "void", Closing("voided", self._now_us(), why=why))
 
     def expire(self, entry_id: int, why: str) -> bool:
-        """End an entry of which nobody knows what it cost; it counts at its estimate. False when it had ended before."""
+        """End an entry whose cost nobody knows; it counts at its estimate. False when it had ended before."""
         return self._book.close_entry(entry_id, "expire", Closing("expired", self._now_us(), exact=False, why=why))
 
     def entries(
@@ -358,6 +364,8 @@ class Ledger:
         exact: bool,
         why: str,
     ) -> Closing:
+        # An empty text names nothing: some servers send "id": "", and those are not all one response.
+        response_id, model, service_tier = response_id or None, model or None, service_tier or None
         counts = usage.as_dict() if usage is not None else {}
         if isinstance(cost, Cost):
             notes = "; ".join((why, *cost.notes) if why else cost.notes)
@@ -367,9 +375,7 @@ class Ledger:
             )  # fmt: skip
         reason = cost.reason if cost is not None else "no cost given"
         why = f"{why}; {reason}" if why else reason
-        return Closing(
-            "posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why
-        )
+        return Closing("posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why)
 
 
 def closed(entry: Entry, closing: Closing) -> Entry:
@@ -391,12 +397,14 @@ def closed(entry: Entry, closing: Closing) -> Entry:
 
 
 def charge_of(closing: Closing, estimate: Usd | None, worst: Usd | None) -> int:
-    """What budgets count for an ended entry (pico-dollars): its cost; unpriced, its worst case; expired, its estimate."""
+    """What budgets count for an ended entry (pico-dollars): its cost, else its worst case, or expired its estimate."""
     if closing.state == "voided":
         return 0
     if closing.cost is not None:
         return closing.cost.pico
-    amount = (worst if closing.state == "posted" else estimate) or estimate or worst
+    # Not `or`: an estimate of $0 is an estimate.
+    first, second = (worst, estimate) if closing.state == "posted" else (estimate, worst)
+    amount = first if first is not None else second
     return amount.pico if amount is not None else 0
 
 

@@ -1,11 +1,12 @@
 """Usd: an exact amount of money.
 
-A price per million tokens with at most six decimals is a whole number of pico-dollars per token, so every cost is an integer and
-nothing is ever rounded but the printing.
+A price per million tokens with at most six decimals is a whole number of pico-dollars per token, so every cost is an
+integer and nothing is ever rounded but the printing.
 """
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from functools import total_ordering
 from typing import ClassVar
@@ -14,6 +15,9 @@ from .errors import ConfigError
 
 PICO = 10**12
 """Pico-dollars in a dollar."""
+
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+"""Thousands as "1,234.50" has them. "2,50" is refused: in half of the world it is two and a half, not 250."""
 
 
 @total_ordering
@@ -33,6 +37,9 @@ class Usd:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("Usd is immutable")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("Usd is immutable")
+
     @classmethod
     def parse(cls, dollars: str | int | Decimal) -> Usd:
         """Read dollars exactly: "0.06", "$1,234.50", 25, Decimal("2.5").
@@ -42,22 +49,21 @@ class Usd:
         if isinstance(dollars, bool | float):
             raise TypeError(f"money is never a {type(dollars).__name__}: write it as text, such as {str(dollars)!r}")
         try:
-            text = dollars.strip().removeprefix("$").replace(",", "") if isinstance(dollars, str) else dollars
-            amount = Decimal(text)
+            amount = Decimal(_plain(dollars) if isinstance(dollars, str) else dollars)
         except (InvalidOperation, ValueError):
             raise ConfigError(f"not an amount of dollars: {dollars!r}") from None
-        if not amount.is_finite() or abs(amount) >= 10**15:
+        # copy_abs, because abs would round, or overflow, as the thread's decimal context says
+        if not amount.is_finite() or amount.copy_abs() >= 10**15:
             raise ConfigError(f"not an amount of dollars: {dollars!r}")
         sign, digits, exponent = amount.as_tuple()
         assert isinstance(exponent, int)
-        number = int("".join(map(str, digits)))
+        if not any(digits):
+            return cls.ZERO
         shift = exponent + 12
-        if shift < 0:
-            number, rest = divmod(number, 10**-shift)
-            if rest:
-                raise ConfigError(f"{dollars!r} has more than 12 decimals: an amount of money has fewer")
-        else:
-            number *= 10**shift
+        whole, rest = (digits, ()) if shift >= 0 else (digits[:shift], digits[shift:])
+        if any(rest):
+            raise ConfigError(f"{dollars!r} has more than 12 decimals: an amount of money has fewer")
+        number = int("".join(map(str, whole))) * 10 ** max(shift, 0)
         return cls(-number if sign else number)
 
     def decimal(self) -> Decimal:
@@ -66,6 +72,8 @@ class Usd:
 
     def format(self, places: int | None = None) -> str:
         """Print for people, rounded half up: "$1,234.50"; amounts under a cent keep two significant digits."""
+        if places is not None and not 0 <= places <= 12:
+            raise ConfigError(f"an amount is printed with 0 to 12 decimals, not {places}")
         pico = abs(self.pico)
         if places is None:
             places = 2
@@ -119,6 +127,14 @@ class Usd:
 
     def __reduce__(self) -> tuple[type[Usd], tuple[int]]:
         return Usd, (self.pico,)
+
+
+def _plain(text: str) -> str:
+    """Take the dollar sign and the commas between thousands out of a text: "-$1,234.50" → "-1234.50"."""
+    text = text.strip()
+    sign = text[:1] if text[:1] in ("-", "+") else ""
+    number = sign + text[len(sign) :].removeprefix("$").strip()
+    return number.replace(",", "") if _GROUPED.fullmatch(number) else number
 
 
 Usd.ZERO = Usd(0)

@@ -1,4 +1,4 @@
-"""Dated prices: which row prices a call is a question of model, service tier and day, and its answer is a row with a source."""
+"""Dated prices: which row prices a call is a question of model, tier and day; its answer is a row with a source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ._yaml import Node, read_table
-from .cards import CardTable, load_cards, read_source, read_sources, read_version
+from .cards import CardTable, load_cards, read_model, read_source, read_sources, read_version
 from .resources import data_path
 
 KINDS = ("input", "cached_input", "output")
@@ -153,11 +153,7 @@ def _row(node: Node, sources: Mapping[str, str], cards: CardTable) -> PriceRow:
     fields = node.mapping(
         required=("model", "service_tier", "effective_from", "usd_per_mtok", "source"), optional=("effective_until",)
     )
-    model = fields["model"].text()
-    card = cards.resolve(model)
-    if card is None or card.model != model:
-        known = ", ".join(card.model for card in cards)
-        fields["model"].fail(f"unknown model {model!r}; the cards are {known}")
+    model = read_model(fields["model"], cards)
     tier = fields["service_tier"].text(SERVICE_TIERS)
     start = fields["effective_from"].date()
     until = fields["effective_until"].date() if "effective_until" in fields else None

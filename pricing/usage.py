@@ -1,8 +1,8 @@
 """Usage: what a reply used, as one flat record of disjoint counts.
 
-Replies count in overlapping ways (cached tokens are part of the input, reasoning is part of the output) and under two sets of
-names. Here every token is in exactly one count, so that a cost is a plain sum. Contradictions are clamped and named, never
-trusted and never raised.
+Replies count in overlapping ways (cached tokens are part of the input, reasoning is part of the output) and under two
+sets of names. Here every token is in exactly one count, so that a cost is a plain sum. Contradictions are clamped and
+named, never trusted and never raised.
 """
 
 from __future__ import annotations
@@ -101,7 +101,12 @@ class Usage:
         if isinstance(outside, Mapping):
             reasoning = _part(outside, "reasoning_tokens", total_out, "output", notes)
         return cls(
-            total_in - cached - written, cached, written, total_out - reasoning, reasoning, tuple(notes) if notes else ()
+            total_in - cached - written,
+            cached,
+            written,
+            total_out - reasoning,
+            reasoning,
+            tuple(notes) if notes else (),
         )
 
 

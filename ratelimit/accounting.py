@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pricing.budget import Budget
 from pricing.cost import Cost, Unpriced, cost
-from pricing.estimate import estimate
+from pricing.estimate import Estimate, estimate
 from pricing.ledger import Ledger
 from pricing.usage import Usage
 
@@ -52,18 +52,14 @@ class Accountant:
         self._prices = prices
         self._at = at
 
-    def open(self, call: Call) -> int:
+    def estimate(self, call: Call) -> Estimate:
+        """Estimate a call. Done before it waits for admission: nothing slow may stand between admission and send."""
+        return estimate(call.body, endpoint=call.endpoint, input_count=call.count, at=self._day(), prices=self._prices)
+
+    def open(self, call: Call, guess: Estimate) -> int:
         """Write the pending entry of a call about to be sent. Raises OverBudget: not sent, nothing written."""
         context = CURRENT.get()
         tier = call.body.get("service_tier")
-        guess = estimate(
-            call.body,
-            endpoint=call.endpoint,
-            input_count=call.count,
-            service_tier=tier if isinstance(tier, str) else None,
-            at=self._day(),
-            prices=self._prices,
-        )
         priced = guess.cost
         return self.ledger.pend(
             model=call.model,

@@ -1,8 +1,8 @@
 """What the server charges at admission: a request body in, a Demand out.
 
 The formulas are rows of data/tiers.yaml (`admission`), named by policy: `observed` (default) reproduces recorded
-headers, `documented` is the sentence of the rate-limit guide, `conservative` adds the whole possible output. This
-module only interprets those rows; it knows no numbers of its own.
+headers, `documented` is the sentence of the rate-limit guide, `conservative` adds the whole possible output and is
+never below the other two. This module only interprets those rows; it knows no numbers of its own.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def demand(
     if not isinstance(body, Mapping):
         raise ConfigError(f"a request body is a JSON object, not {type(body).__name__}")
     endpoint = normal_endpoint(endpoint)
-    rule = _rule(policy, endpoint, at or datetime.now(UTC).date())
+    at = at or datetime.now(UTC).date()
+    rule = _rule(policy, endpoint, at)
     if rule is None:
         return Demand(1, 0, 0, policy, True)
     choices = _positive(body.get("n"), 1)
@@ -83,7 +84,8 @@ def demand(
         tokens = count.tokens
         assumed = not count.exact
         if rule.constants:
-            without_tools, with_tools, guess = _constant(rule, str(body.get("model") or ""))
+            model = body.get("model")
+            without_tools, with_tools, guess = _constant(rule, model if isinstance(model, str) else "")
             tokens += with_tools if body.get("tools") else without_tools
             assumed = assumed or guess
         if not count.exact or rule.per_image:
@@ -106,6 +108,10 @@ def demand(
                 cap = _positive(body[key], cap)
                 break
         tokens = tokens + choices * cap if rule.max_tokens == "add" else max(tokens, choices * cap)
+    if policy == "conservative":
+        # A quarter of the bytes is often more than the true input: the safe side is never below what was observed.
+        for other in ("observed", "documented"):
+            tokens = max(tokens, demand(body, endpoint=endpoint, policy=other, at=at, count=count).tokens)
     return Demand(1, tokens, images, policy, assumed)
 
 
@@ -193,15 +199,18 @@ class _Measure:
 
     def plain(self, value: Any) -> None:
         """An embeddings input or a legacy prompt: text, texts, or token arrays (a token counts as four bytes)."""
-        if isinstance(value, str):
-            self.text(value)
-        elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-            for part in value:
-                if isinstance(part, int):
-                    self.chars += 4
-                    self.utf8_bytes += 4
-                else:
-                    self.plain(part)
+        rest = [value]  # a list, not recursion: bodies may be nested deeper than Python's stack
+        while rest:
+            value = rest.pop()
+            if isinstance(value, str):
+                self.text(value)
+            elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+                for part in value:
+                    if isinstance(part, int):
+                        self.chars += 4
+                        self.utf8_bytes += 4
+                    else:
+                        rest.append(part)
 
 
 def _positive(value: Any, default: int) -> int:

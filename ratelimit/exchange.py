@@ -116,12 +116,23 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
 class Visit:
     """One attempt on its way through the middleware. `limiter` and `accountant` may each be None."""
 
-    __slots__ = ("_accountant", "_call", "_entry", "_limiter", "_reader", "_reservation", "_sent_us", "_status")
+    __slots__ = (
+        "_accountant",
+        "_call",
+        "_entry",
+        "_estimate",
+        "_limiter",
+        "_reader",
+        "_reservation",
+        "_sent_us",
+        "_status",
+    )
 
     def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
         self._call = call
         self._limiter = limiter
         self._accountant = accountant
+        self._estimate = accountant.estimate(call) if accountant is not None and not call.polls else None
         self._reservation: Reservation | None = None
         self._entry: int | None = None
         self._sent_us = 0
@@ -142,9 +153,9 @@ class Visit:
     def sent(self, reservation: Reservation | None) -> None:
         """Note the admission, and write the pending ledger entry. Raises OverBudget, LedgerError: not sent."""
         self._reservation = reservation
-        if self._accountant is not None and not self._call.polls:
+        if self._accountant is not None and self._estimate is not None:
             try:
-                self._entry = self._accountant.open(self._call)
+                self._entry = self._accountant.open(self._call, self._estimate)
             except BaseException:
                 if reservation is not None:
                     reservation.release()
@@ -183,10 +194,10 @@ class Visit:
         if reservation is not None and processing is not None and processing.isdigit() and len(processing) < 10:
             assert self._limiter is not None
             reservation.arrived(self._limiter.clock.now_us() - self._sent_us - int(processing) * 1000)
-        name = encoding.decode("latin-1")
-        undo = (lambda raw: decode(name, raw)) if name and name != "identity" else None
+        coding = encoding.decode("latin-1")
+        undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         if b"event-stream" in kind:
-            self._reader = StreamReader(status, name, undo)
+            self._reader = StreamReader(status, coding, undo)
         elif self._accountant is not None or status == 429:
             self._reader = JsonReader(status, undo)
 

@@ -9,6 +9,7 @@ that the time between its admission and its way onto the wire stays short.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -187,8 +188,8 @@ class Runner:
                             self._air.release()
                             break
                         group.create_task(self._carry(line))
-                    if progress.read % 256 == 0:
-                        await asyncio.sleep(0)  # a long run of skipped lines must not starve what is in the air
+                    # One line per turn of the loop: building requests must not keep those in the air from being read.
+                    await asyncio.sleep(0)
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
@@ -353,8 +354,7 @@ class Runner:
         """The response class of the client's HTTP library: replies are kept as they came."""
         from .transports.wrap import family
 
-        library, _ = family(self.client._client)
-        return __import__(library).Response
+        return importlib.import_module(family(type(self.client._client))[0]).Response
 
     async def _sync_often(self) -> None:
         while True:

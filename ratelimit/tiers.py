@@ -1,4 +1,4 @@
-"""Usage tiers as data/tiers.yaml states them: dated schemes, limits per model and tier, and how admission is charged."""
+"""Usage tiers as data/tiers.yaml states them: dated schemes, limits per model and tier, how admission is charged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pricing._yaml import Node, read_table
-from pricing.cards import CardTable, load_cards, read_source, read_sources, read_version
+from pricing.cards import CardTable, load_cards, read_model, read_source, read_sources, read_version
 from pricing.resources import data_path
 
 from .demand import POLICIES
@@ -192,9 +192,7 @@ def _schemes(node: Node, sources: Mapping[str, str]) -> tuple[Scheme, ...]:
         for tier, row in fields["tiers"].entries().items():
             facts = row.mapping(required=("qualification", "usd_per_month"))
             tiers[tier] = Tier(facts["qualification"].text(), facts["usd_per_month"].integer())
-        schemes.append(
-            Scheme(name, start, until, MappingProxyType(tiers), read_source(fields["source"], sources))
-        )
+        schemes.append(Scheme(name, start, until, MappingProxyType(tiers), read_source(fields["source"], sources)))
     if not schemes:
         node.fail("expected at least one scheme")
     return tuple(schemes)
@@ -208,16 +206,15 @@ def _limits(
     rows: dict[tuple[str, str], _Row | None],
 ) -> None:
     fields = node.mapping(required=("model", "scheme", "source", "tiers"))
-    model = fields["model"].text()
-    card = cards.resolve(model)
-    if card is None or card.model != model:
-        fields["model"].fail(f"unknown model {model!r}; the cards are {', '.join(card.model for card in cards)}")
+    model = read_model(fields["model"], cards)
     names = [scheme.name for scheme in schemes]
     scheme = schemes[names.index(fields["scheme"].text(names))]
     read_source(fields["source"], sources)
     for tier, row in fields["tiers"].entries().items():
         if tier not in scheme.tiers:
-            row.fail(f"unknown tier {tier!r} in scheme {scheme.name}; its tiers are {', '.join(scheme.tiers)}")
+            other = next((f"; {tier} is in {each.name}" for each in schemes if tier in each.tiers), "")
+            known = ", ".join(scheme.tiers)
+            row.fail(f"unknown tier {tier!r} in scheme {scheme.name}; its tiers are {known}{other}")
         if (model, tier) in rows:
             row.fail(f"{model} has limits in {tier} already")
         facts = row.mapping(optional=("supported", "batch_queue_tokens", *KNOWN))

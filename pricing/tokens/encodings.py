@@ -1,7 +1,7 @@
 """Encodings, offline: tiktoken's engine over vocabularies that ship with this package.
 
-Nothing is downloaded and no cache directory is read or set. The first count of an encoding costs about a quarter of a second;
-it is built once, on first use.
+Nothing is downloaded and no cache directory is read or set. The first count of an encoding costs about a quarter of a
+second; it is built once, on first use.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ _FAMILIES: dict[str, tuple[str, int]] = {
     "computer-use-preview": ("o200k_base", 2),
     "gpt-4": ("cl100k_base", 3),
     "gpt-3.5": ("cl100k_base", 3),
+    "gpt-3.5-turbo-0301": ("cl100k_base", 3),
+    "gpt-4o-search-preview": ("o200k_base", 3),
+    "gpt-4o-mini-search-preview": ("o200k_base", 3),
+    "o1-mini": ("o200k_base", 2),
     "text-embedding-3": ("cl100k_base", 0),
     "text-embedding-ada-002": ("cl100k_base", 0),
 }

@@ -1,7 +1,7 @@
 """Input tokens of whole requests: exact for text, an interval with a reason for everything else.
 
-Rules: n = Σ (3 + enc(role) + enc(content) [+ enc(name) + 1]) + prime, the same for Chat and Responses; `instructions` count like one
-system message. Source: openai-cookbook, and recorded prompt counts (pydantic-ai cassettes of 2026-08-22).
+Rules: n = Σ (3 + enc(role) + enc(content) [+ enc(name) + 1]) + prime, the same for Chat and Responses; `instructions`
+count like one system message. Source: openai-cookbook, and recorded prompt counts (pydantic-ai cassettes, 2026-08-22).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from .encodings import Family, family_of
 from .text import count_text
 
 PER_MESSAGE = 3
+PER_NAME = 1
+_OLDEST = "gpt-3.5-turbo-0301"  # 4 a message, and a name replaces the role. Source: openai-cookbook, older revision
+# What recorded counts of these families were below and above the rules: another format, not published.
+_DEVIATES = {"gpt-4o-search-preview": (11, 0), "gpt-4o-mini-search-preview": (11, 0), "o1-mini": (0, 8)}
 IMAGE_TOKENS = (0, 765, 50_000)
 FILE_TOKENS = (0, 1_000, 200_000)
 # Tokens around function definitions, beside the text of their namespace; from 105 recorded calls with tools.
@@ -54,11 +58,14 @@ def count_input(body: Mapping[str, Any], endpoint: str) -> Count:
     family = family_of(model if isinstance(model, str) else "")
     counter = _Counter(family)
     if not family.known:
-        counter.doubt(f"the encoding of {model!r} is not published")
+        counter.doubt(f"the encoding of {_shown(model)} is not published")
+    elif family.name in _DEVIATES:
+        low, high = _DEVIATES[family.name]
+        counter.doubt(f"{family.name} counts messages in a format that is not published", low=low, high=high)
     if endpoint.endswith("responses"):
         # The hot path: an input that is one text.
         instructions, items = body.get("instructions"), body.get("input")
-        if instructions is not None:
+        if instructions is not None and instructions != "":  # empty ones were not billed: one recording, 2025-04
             counter.message("system", instructions)
         if isinstance(items, str):
             counter.message("user", items)
@@ -86,11 +93,12 @@ def count_input(body: Mapping[str, Any], endpoint: str) -> Count:
 class _Counter:
     """Adds a request up: exact tokens, and low/high bounds for what is not exact."""
 
-    __slots__ = ("_encoding", "_family", "_high", "_low", "_why", "tokens")
+    __slots__ = ("_encoding", "_family", "_high", "_low", "_per_message", "_per_name", "_why", "tokens")
 
     def __init__(self, family: Family) -> None:
         self._family = family
         self._encoding = family.encoding
+        self._per_message, self._per_name = (4, -1) if family.name == _OLDEST else (PER_MESSAGE, PER_NAME)
         self.tokens = 0
         self._low = 0  # how far below and above `tokens` the truth may be
         self._high = 0
@@ -117,7 +125,7 @@ class _Counter:
         self.doubt(why, low=likely - low, high=high - likely)
 
     def message(self, role: str, content: Any) -> None:
-        self.tokens += PER_MESSAGE
+        self.tokens += self._per_message
         self.text(role)
         self.content(content)
 
@@ -144,7 +152,7 @@ class _Counter:
         elif kind in ("input_audio", "file", "input_file"):
             self.between(FILE_TOKENS, f"{kind}: its length is not known")
         else:
-            self.doubt(f"unknown content part {kind!r}", high=1_000)
+            self.doubt(f"unknown content part {_shown(kind)}", high=1_000)
 
     def chat_message(self, message: Any) -> None:
         if not isinstance(message, Mapping):
@@ -154,7 +162,7 @@ class _Counter:
         self.message(role if isinstance(role, str) else "user", message.get("content"))
         if isinstance(name, str):
             self.text(name)
-            self.tokens += 1
+            self.tokens += self._per_name
         calls = message.get("tool_calls") or message.get("function_call")
         if calls:
             self._tool_call(calls)
@@ -180,12 +188,14 @@ class _Counter:
                 self.message("tool", item.get("output"))
                 self.doubt("tool results: their wrapping is not published", low=8, high=16)
             else:
-                self.doubt(f"{item.get('type')} items: what they count is not published", high=20_000)
+                self.doubt(f"{_shown(item.get('type'))} items: what they count is not published", high=20_000)
 
     def _tool_call(self, call: Any) -> None:
         self.tokens += PER_MESSAGE
         self.text(_compact(call))
-        self.doubt("tool calls: their wrapping is not published", low=count_text(_compact(call), self._encoding), high=32)
+        self.doubt(
+            "tool calls: their wrapping is not published", low=count_text(_compact(call), self._encoding), high=32
+        )
 
     def around(self, body: Mapping[str, Any], endpoint: str) -> None:
         """Tools and output schemas."""
@@ -208,16 +218,19 @@ class _Counter:
 
     def plain(self, value: Any) -> None:
         """An embeddings input or legacy prompt: text, texts, or token arrays."""
-        if isinstance(value, str):
-            self.text(value)
-        elif isinstance(value, Sequence) and not isinstance(value, bytes):
-            for part in value:
-                if type(part) is int:
-                    self.tokens += 1
-                else:
-                    self.plain(part)
-        elif value is not None:
-            self.doubt(f"input is {type(value).__name__}")
+        rest = [value]  # a list, not recursion: bodies may be nested deeper than Python's stack
+        while rest:
+            value = rest.pop()
+            if isinstance(value, str):
+                self.text(value)
+            elif isinstance(value, Sequence) and not isinstance(value, bytes):
+                for part in value:
+                    if type(part) is int:
+                        self.tokens += 1
+                    else:
+                        rest.append(part)
+            elif value is not None:
+                self.doubt(f"input is {type(value).__name__}")
 
 
 def _function(tool: Any) -> Mapping[str, Any] | None:
@@ -243,7 +256,7 @@ def _namespace(functions: Sequence[Mapping[str, Any]]) -> str:
                 schema = schema if isinstance(schema, Mapping) else {}
                 if isinstance(schema.get("description"), str):
                     lines.append(f"// {schema['description']}")
-                optional = "" if isinstance(required, Sequence) and name in required else "?"
+                optional = "" if isinstance(required, list | tuple) and name in required else "?"
                 lines.append(f"{name}{optional}: {_type(schema, 0)},")
             lines.append("}) => any;")
         else:
@@ -261,7 +274,9 @@ def _type(schema: Mapping[str, Any], depth: int) -> str:
         return _type(schema["items"], depth + 1) + "[]"
     if kind == "object" and isinstance(schema.get("properties"), Mapping) and depth < 20:
         inner = [
-            f"{name}: {_type(value, depth + 1)}," for name, value in schema["properties"].items() if isinstance(value, Mapping)
+            f"{name}: {_type(value, depth + 1)},"
+            for name, value in schema["properties"].items()
+            if isinstance(value, Mapping)
         ]
         return "{\n" + "\n".join(inner) + "\n}"
     names = {"integer": "number", "null": "null"}
@@ -273,3 +288,8 @@ def _compact(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
         return str(type(value))
+
+
+def _shown(value: Any) -> str:
+    """Name a value of the body in a reason: short, whatever it is."""
+    return repr(value[:60]) if isinstance(value, str) else f"a {type(value).__name__}"

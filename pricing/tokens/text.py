@@ -15,8 +15,8 @@ MEMO_LONGEST = 100_000
 """Texts are remembered whole: chat clients send their history again and again. Bounded in number and in size."""
 
 _LONGEST_PIECE = 400_000
-# Between a lower-case letter and a space before a letter, and after a newline before a letter or digit, no token reaches
-# across: cutting there changes no count (tested).
+# Between a lower-case letter and a space before a letter, and after a newline before a letter or digit, no token
+# reaches across: cutting there changes no count (tested).
 _SAFE_CUT = re.compile(r"(?<=[a-z])(?= [A-Za-z])|(?<=\n)(?=[A-Za-z0-9])")
 
 
@@ -65,7 +65,7 @@ def _memo(name: str) -> _Memo:
 
 
 def count_text(text: str, encoding: str) -> int:
-    """Count the tokens of a text exactly. Never raises: special-token text and lone surrogates are text like any other."""
+    """Count the tokens of a text exactly. Never raises: special-token text and lone surrogates are text too."""
     return _memo(encoding).count(text)
 
 

@@ -18,7 +18,7 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-class Day(click.ParamType):
+class Day(click.ParamType[date]):
     """A date option, YYYY-MM-DD."""
 
     name = "date"

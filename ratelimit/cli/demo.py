@@ -7,6 +7,7 @@ import json
 import random
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pricing.ledger import Ledger
 
 from ..clock import US_PER_S, ScaledClock
 from ..errors import RatecardWarning
+from ..job import Line, read_job
 from ..limiter import Limiter
 from ..results import Results
 from ..stores.memory import INITIAL_SLACK_US, MemoryStore
@@ -26,7 +28,20 @@ from .run import print_summary, run_job
 DAY = date(2026, 11, 24)
 """The demo lives on this day, so that it shows the same thing after o3-pro's shutdown on 2026-12-11."""
 MODEL, TIER = "o3-pro", "tier_1"
-TOPICS = "invoice shipment refund outage contract rollout latency backlog audit forecast pipeline incident".split()
+TOPICS = [
+    "invoice",
+    "shipment",
+    "refund",
+    "outage",
+    "contract",
+    "rollout",
+    "latency",
+    "backlog",
+    "audit",
+    "forecast",
+    "pipeline",
+    "incident",
+]
 
 
 @click.command("demo")
@@ -70,10 +85,13 @@ async def _demo(job: Path, folder: Path, speed: float, seed: int, quiet: bool) -
         if not quiet:
             click.echo(text)
 
-    bodies = [json.loads(line)["body"] for line in job.read_text(encoding="utf-8").splitlines()]
+    bodies = [line.body for line in read_job(job) if isinstance(line, Line)]
     clock = ScaledClock(speed)
     say(f"A local server enforces {MODEL} on {TIER}: 500 requests and 30,000 tokens per minute.")
-    say(f"The job: {len(bodies)} requests, all ready now. Time runs {speed:g} × faster; every time below is the account's.")
+    say(
+        f"The job: {len(bodies)} requests, all ready now. "
+        f"Time runs {speed:g} × faster; every time below is the account's."
+    )
     say()
     with Emulator(tier=TIER, models=[MODEL], seed=seed, speed=speed, at=DAY) as server:
         naive = await _naive(server.url, bodies, clock)
@@ -120,7 +138,7 @@ async def _demo(job: Path, folder: Path, speed: float, seed: int, quiet: bool) -
     }
 
 
-async def _naive(url: str, bodies: list[dict[str, Any]], clock: ScaledClock) -> dict[str, Any]:
+async def _naive(url: str, bodies: Sequence[Mapping[str, Any]], clock: ScaledClock) -> dict[str, Any]:
     """Send everything at once through the bare client, as first drafts do."""
     from openai import AsyncOpenAI, OpenAIError
 
@@ -129,7 +147,7 @@ async def _naive(url: str, bodies: list[dict[str, Any]], clock: ScaledClock) -> 
         refused = _count_refusals(client)
         start_us = clock.now_us()
 
-        async def send(body: dict[str, Any]) -> None:
+        async def send(body: Mapping[str, Any]) -> None:
             nonlocal lost
             try:
                 await client.responses.create(**body)
@@ -169,7 +187,12 @@ def _check(ledger: Ledger, output: Path) -> dict[str, Any]:
     totals = ledger.totals()
     adds_up = totals.posted.pico == pico and totals.posted_count == lines
     if adds_up:
-        words = f"{lines} replies re-priced at $20 / $80 per 1M tokens: {totals.posted}, to the last digit of the ledger"
+        words = (
+            f"{lines} replies re-priced at $20 / $80 per 1M tokens: {totals.posted}, to the last digit of the ledger"
+        )
     else:
-        words = f"the ledger says {totals.posted} for {totals.posted_count} calls, the replies {pico} pico-dollars for {lines}"
+        words = (
+            f"the ledger says {totals.posted} for {totals.posted_count} calls, "
+            f"the replies {pico} pico-dollars for {lines}"
+        )
     return {"adds_up": adds_up, "words": words}

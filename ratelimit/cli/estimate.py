@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+
 from pricing.cost import Unpriced
 from pricing.estimate import estimate
 from pricing.money import Usd

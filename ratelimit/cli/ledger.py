@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import click
+
 from pricing.ledger import Ledger
 
 from ..errors import ConfigError

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+
 from pricing.cards import load_cards, resolve
 from pricing.money import Usd
 from pricing.prices import load_prices

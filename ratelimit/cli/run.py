@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
+from urllib.request import getproxies
 
 import click
-from pricing.budget import Budget
-from pricing.ledger import Ledger
-from pricing.money import Usd
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from pricing.budget import Budget
+from pricing.ledger import Ledger
+from pricing.money import Usd
 
 from ..clock import US_PER_S, Clock
 from ..job import read_job
@@ -127,12 +130,9 @@ async def run_job(
     from ..transports.packed import packed
     from ..transports.wrap import family, wrap
 
-    http = DefaultAsyncHttpxClient(timeout=600)
-    library = __import__(family(http)[0])
-    proxied = bool(http._mounts)
-    await http.aclose()
+    library = importlib.import_module(family(DefaultAsyncHttpxClient)[0])
     # A proxy from the environment keeps the client's own transports; else connections are packed into small pools.
-    transport = None if proxied else packed(library, lambda: library.AsyncHTTPTransport(limits=library.Limits()))
+    transport = None if getproxies() else packed(library)
     async with AsyncOpenAI(
         api_key=api_key(base_url),
         base_url=base_url,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from pricing.cards import load_cards
 from pricing.prices import load_prices
 from pricing.resources import data_path

@@ -68,7 +68,7 @@ def wrap(
     elif tags:
         raise ConfigError('tags go to a ledger: add ledger="costs.db"')
 
-    library, awaiting = family(http)
+    library, awaiting = family(type(http))
     module = importlib.import_module(f"ratelimit.transports.{library}")
     middleware = module.AsyncMiddleware if awaiting else module.Middleware
     if isinstance(http._transport, middleware):
@@ -82,14 +82,14 @@ def wrap(
     }
     # openai's own HTTP client closes itself when collected; the copy lives on its connections and keeps it alive.
     paced._ratecard_original = http
-    wrapped: Client = client.with_options(http_client=paced)  # type: ignore[attr-defined]  # checked above
+    wrapped: Client = client.with_options(http_client=paced)
     return wrapped
 
 
-def family(http: Any) -> tuple[str, bool]:
-    """Tell an HTTP client's library, and whether it is asynchronous: by its class, not by openai's version."""
-    for base in type(http).__mro__:
+def family(http: type[Any]) -> tuple[str, bool]:
+    """Tell an HTTP client class's library, and whether it is asynchronous: not by openai's version."""
+    for base in http.__mro__:
         root = base.__module__.partition(".")[0]
         if root in ("httpx", "httpx2") and base.__name__ in ("Client", "AsyncClient"):
             return root, base.__name__ == "AsyncClient"
-    raise ConfigError(f"the client's HTTP client {type(http).__name__} is built on neither httpx nor httpx2")
+    raise ConfigError(f"the client's HTTP client {http.__name__} is built on neither httpx nor httpx2")

@@ -112,9 +112,7 @@ async def pass_through(lib: Any, exchange: dict[str, Any], number: int, awaiting
     request = request_of(lib, exchange)
     if awaiting:
         costing = transports.AsyncCostTransport(inner, ledger=ledger)
-        async with lib.AsyncClient(
-            transport=transports.AsyncRateLimitTransport(costing, limiter=limiter)
-        ) as client:
+        async with lib.AsyncClient(transport=transports.AsyncRateLimitTransport(costing, limiter=limiter)) as client:
             response = await client.send(request, stream=True)
             received = b"".join([chunk async for chunk in response.aiter_raw()])
             await response.aclose()
@@ -130,7 +128,7 @@ async def pass_through(lib: Any, exchange: dict[str, Any], number: int, awaiting
 @pytest.mark.parametrize("awaiting", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
 def test_bytes_out_equal_bytes_in_and_usage_is_read(lib: Any, awaiting: bool) -> None:
-    """Every recorded exchange, JSON or SSE, leaves the two stacked middlewares untouched, and its usage in the ledger."""
+    """Every recorded exchange, JSON or SSE, leaves the stacked middlewares untouched, and its usage in the ledger."""
     read = 0
 
     async def main() -> None:
@@ -142,7 +140,9 @@ def test_bytes_out_equal_bytes_in_and_usage_is_read(lib: Any, awaiting: bool) ->
                 entries = list(ledger.entries())
                 expected = usage_expected(exchange)
                 if expected is None:
-                    assert not [entry for entry in entries if entry.state == "posted" and entry.exact], exchange["source"]
+                    assert not [entry for entry in entries if entry.state == "posted" and entry.exact], exchange[
+                        "source"
+                    ]
                     continue
                 assert [entry.state for entry in entries] == ["posted"], exchange["source"]
                 assert entries[0].usage == expected.as_dict(), exchange["source"]

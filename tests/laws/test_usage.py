@@ -1,0 +1,161 @@
+"""Law: whatever a reply says it used, each token is in exactly one count, and the counts add up to the totals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pricing.usage import FIELDS, Usage
+
+CHAT = {
+    "prompt_tokens": 12_345,
+    "completion_tokens": 6_789,
+    "total_tokens": 19_134,
+    "prompt_tokens_details": {"cached_tokens": 2_000, "audio_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 5_000,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+}
+RESPONSES = {
+    "input_tokens": 12_345,
+    "input_tokens_details": {"cached_tokens": 2_000, "cache_write_tokens": 345},
+    "output_tokens": 6_789,
+    "output_tokens_details": {"reasoning_tokens": 5_000},
+    "total_tokens": 19_134,
+}
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        pytest.param(CHAT, Usage(10_345, 2_000, 0, 1_789, 5_000), id="chat"),
+        pytest.param(RESPONSES, Usage(10_000, 2_000, 345, 1_789, 5_000), id="responses"),
+        pytest.param({"prompt_tokens": 8, "total_tokens": 8}, Usage(8), id="embeddings"),
+        pytest.param({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, Usage(5, 0, 0, 7), id="legacy"),
+        pytest.param(
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 1,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": None,
+            },
+            Usage(9, 0, 0, 1),
+            id="null details",
+        ),
+        pytest.param(
+            {"input_tokens": 3, "output_tokens": 0, "input_tokens_details": {"cached_tokens": None}},
+            Usage(3),
+            id="null cached",
+        ),
+    ],
+)
+def test_real_shapes_are_read_exactly(stated: dict[str, Any], expected: Usage) -> None:
+    """The usage objects of Responses, Chat, Embeddings and legacy Completions are read to the token, without notes."""
+    usage = Usage.from_response(stated)
+    assert usage == expected
+    assert usage is not None
+    assert usage.notes == ()
+    assert usage.total_input == stated.get("input_tokens", stated.get("prompt_tokens"))
+    assert usage.total_output == stated.get("output_tokens", stated.get("completion_tokens", 0))
+    assert Usage(**usage.as_dict()) == usage
+    assert hash(Usage(**usage.as_dict())) == hash(usage)
+
+
+@pytest.mark.parametrize("absent", [None, {}, [], "usage", 7, {"total_tokens": 5}, {"output_tokens": 5}])
+def test_no_usage_is_none(absent: Any) -> None:
+    """Where there is no usage object, or it does not say what was read, the answer is None and never zero tokens."""
+    assert Usage.from_response(absent) is None
+
+
+KEYS = (
+    "input_tokens", "output_tokens", "prompt_tokens", "completion_tokens",
+    "input_tokens_details", "output_tokens_details",
+    "prompt_tokens_details", "completion_tokens_details", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
+)  # fmt: skip
+PAIRS = {
+    "input_tokens": ("output_tokens", "input_tokens_details", "output_tokens_details"),
+    "prompt_tokens": ("completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
+}
+keys = st.sampled_from(KEYS) | st.text(max_size=5)
+scalars = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=8)
+json_like = st.recursive(
+    scalars | st.integers(0, 50),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6),
+    max_leaves=12,
+)
+sane = st.integers(0, 10**7)
+
+
+def stated_totals(usage: dict[str, Any]) -> tuple[Any, Any]:
+    """The totals as the reply states them; the names of the Responses API go first."""
+    first = "input_tokens" if "input_tokens" in usage else "prompt_tokens"
+    return usage.get(first), usage.get(PAIRS[first][0])
+
+
+def is_sane(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+@given(st.dictionaries(keys, json_like, max_size=8))
+def test_no_reply_breaks_the_reading(stated: dict[str, Any]) -> None:
+    """Any JSON at all: nothing is raised, no count is negative, sane totals are kept, nonsense is named in notes."""
+    usage = Usage.from_response(stated)
+    if usage is None:
+        assert "input_tokens" not in stated
+        assert "prompt_tokens" not in stated
+        return
+    counts = usage.as_dict()
+    assert tuple(counts) == FIELDS
+    assert all(is_sane(count) for count in counts.values())
+    total_in, total_out = stated_totals(stated)
+    assert usage.total_input == (total_in if is_sane(total_in) else 0)
+    assert usage.total_output == (total_out if is_sane(total_out) else 0)
+    for total in (total_in, total_out):
+        if total is not None and not is_sane(total):
+            assert any("taken as 0" in note for note in usage.notes)
+    assert all(isinstance(note, str) and len(note) < 200 for note in usage.notes)
+
+
+@given(st.sampled_from(list(PAIRS)), sane, sane, sane, sane, sane)
+def test_contradictions_are_clamped_and_named(
+    name: str, total_in: int, total_out: int, cached: int, written: int, reasoning: int
+) -> None:
+    """A part larger than its whole is cut to the whole and named; the totals stand. Consistent replies: no notes."""
+    out_name, inside, outside = PAIRS[name]
+    usage = Usage.from_response(
+        {
+            name: total_in,
+            out_name: total_out,
+            inside: {"cached_tokens": cached, "cache_write_tokens": written},
+            outside: {"reasoning_tokens": reasoning},
+        }
+    )
+    assert usage is not None
+    assert usage.total_input == total_in
+    assert usage.total_output == total_out
+    assert usage.cached_input_tokens == min(cached, total_in)
+    assert usage.cache_write_tokens == min(written, total_in - usage.cached_input_tokens)
+    assert usage.reasoning_tokens == min(reasoning, total_out)
+    wrong = {
+        "cached_tokens": cached > total_in,
+        "cache_write_tokens": written > total_in - usage.cached_input_tokens,
+        "reasoning_tokens": reasoning > total_out,
+    }
+    assert [note.split()[0] for note in usage.notes] == [part for part, is_wrong in wrong.items() if is_wrong]
+
+
+@pytest.mark.parametrize("bad", [-1, 2.5, "12", True, [], {}])
+def test_nonsense_counts_are_zero_and_named(bad: Any) -> None:
+    """A count that is no whole number from 0 on is taken as 0, and the note shows its name and value."""
+    usage = Usage.from_response(
+        {"input_tokens": 10, "output_tokens": bad, "input_tokens_details": {"cached_tokens": bad}}
+    )
+    assert usage == Usage(10)
+    assert usage is not None
+    assert usage.notes == (f"output_tokens is {bad!r}: taken as 0", f"cached_tokens is {bad!r}: taken as 0")
