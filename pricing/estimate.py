@@ -1,7 +1,7 @@
 """What a request will cost, before it is sent: exact where the input is, an interval where the output is not known yet.
 
-Output sizes are priors until a ledger has something better to say: the median and the 95th percentile of recorded
-replies, and the largest reply the request allows. They are marked as what they are.
+Output sizes are priors until a ledger has something better to say: mean, median and 95th percentile of published
+production traffic, and the largest reply the request allows. They are marked as what they are.
 """
 
 from __future__ import annotations
@@ -20,11 +20,20 @@ from .usage import Usage
 if TYPE_CHECKING:
     from .prices import PriceTable
 
-# Median and 95th percentile of output tokens (reasoning included) in recorded replies of public test suites, 2024-02
-# … 2026-08, tests/data/openai_http.jsonl.gz: 327 of reasoning models, 566 of others. They are small talk: real jobs
-# differ.
-PRIOR_REASONING = (22, 1_159)
-PRIOR_PLAIN = (23, 185)
+
+class Prior(NamedTuple):
+    """Output tokens per reply, reasoning included, of other people's traffic: a real job differs."""
+
+    mean: int
+    p50: int
+    p95: int
+    source: str
+
+
+PRIOR_REASONING = Prior(1_527, 792, 5_701, "a day of a public reasoning service")
+"""alibaba/ServeGen @f891d11 data/reason/deepseek-r1 (2025-06-09): 73 clients over 24 h, weighted by their rates."""
+PRIOR_PLAIN = Prior(211, 129, 451, "an hour of a public chat service")
+"""Azure/AzurePublicDataset AzureLLMInferenceTrace_conv.csv (2023): 19,366 requests."""
 NO_CARD_WORST = 128_000
 """Largest reply assumed for a model without a card: the largest any card has seen."""
 _REASONING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
@@ -32,11 +41,17 @@ _CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
 class CostRange(NamedTuple):
-    """The likely, the high and the largest possible cost of a request."""
+    """What a request may cost. Of these only `mean` and `worst` may be added up over requests.
+
+    p50, p95  half of such requests cost no more; 95 % of them cost no more
+    worst     the largest possible cost, which budgets hold
+    mean      the expected cost: what many such requests cost on average
+    """
 
     p50: Usd
     p95: Usd
     worst: Usd
+    mean: Usd
 
 
 class Estimate(NamedTuple):
@@ -54,6 +69,7 @@ class Estimate(NamedTuple):
     output_p50: int
     output_p95: int
     output_worst: int
+    output_mean: int
     output_basis: str
     cost: CostRange | Unpriced
 
@@ -92,15 +108,15 @@ def estimate(
     count = input_count
     if count is None:
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
-    p50, p95, worst, basis = _output(body, endpoint, name, count)
+    p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
     tier = service_tier if service_tier is not None else _text(body.get("service_tier"))
     amounts = []
-    for tokens, output in ((count.tokens, p50), (count.tokens, p95), (count.high, worst)):
+    for tokens, output in ((count.tokens, p50), (count.tokens, p95), (count.high, worst), (count.tokens, mean)):
         priced = cost(Usage(tokens, 0, 0, output), model=name, service_tier=tier, batch=batch, at=at, prices=prices)
         if isinstance(priced, Unpriced):
-            return Estimate(name, endpoint, count, p50, p95, worst, basis, priced)
+            return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
         amounts.append(priced.total)
-    return Estimate(name, endpoint, count, p50, p95, worst, basis, CostRange(*amounts))
+    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, CostRange(*amounts))
 
 
 def guess_endpoint(body: Mapping[str, Any]) -> str | None:
@@ -113,29 +129,30 @@ def guess_endpoint(body: Mapping[str, Any]) -> str | None:
     return "/v1/completions" if "prompt" in body else None
 
 
-def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) -> tuple[int, int, int, str]:
+def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) -> tuple[int, int, int, int, str]:
     if endpoint.endswith(("embeddings", "moderations")):
-        return 0, 0, 0, "none: this endpoint produces no output tokens"
+        return 0, 0, 0, 0, "none: this endpoint produces no output tokens"
     card = resolve(model)
     worst = NO_CARD_WORST
     if card is not None and card.max_output_tokens is not None:
         worst = card.max_output_tokens
-    basis = "prior of recorded replies"
+    cap = ""
     for key in _CAPS:
         wanted = body.get(key)
         if type(wanted) is int and wanted > 0:
             worst = min(worst, wanted)
-            basis = f"{basis}, capped by {key}"
+            cap = f", capped by {key}"
             break
     if card is not None and card.context_window is not None:
         worst = max(0, min(worst, card.context_window - count.low))
     reasoning = card.reasoning_tokens if card is not None else None
     if reasoning is None:
         reasoning = model.startswith(_REASONING)
-    p50, p95 = PRIOR_REASONING if reasoning else PRIOR_PLAIN
+    prior = PRIOR_REASONING if reasoning else PRIOR_PLAIN
     choices = body.get("n")
     choices = choices if type(choices) is int and choices > 0 else 1
-    return min(p50, worst) * choices, min(p95, worst) * choices, worst * choices, basis
+    p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
+    return p50, p95, worst * choices, mean, f"prior: {prior.source}{cap}"
 
 
 def _text(value: Any) -> str | None:

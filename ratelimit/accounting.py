@@ -64,7 +64,7 @@ class Accountant:
         return self.ledger.pend(
             model=call.model,
             endpoint=call.endpoint,
-            estimate=None if isinstance(priced, Unpriced) else priced.p50,
+            estimate=None if isinstance(priced, Unpriced) else priced.mean,
             worst=None if isinstance(priced, Unpriced) else priced.worst,
             tags={**self._tags, **context.tags} if context.tags else self._tags,
             service_tier=tier if isinstance(tier, str) else None,

@@ -14,7 +14,10 @@ from typing import Any
 
 import click
 
+from pricing.cost import Unpriced
+from pricing.estimate import estimate
 from pricing.ledger import Ledger
+from pricing.money import Usd
 
 from ..clock import US_PER_S, ScaledClock
 from ..errors import RatecardWarning
@@ -63,7 +66,9 @@ def command(requests: int, speed: float, seed: int, keep: str | None, as_json: b
     if as_json:
         print_json(report)
     elif keep:
-        click.echo(f"kept      {keep}")
+        click.echo(f"kept      job, results and ledger in {keep}")
+    else:
+        click.echo("kept      nothing; --keep FOLDER keeps the job, the results and the ledger")
 
 
 def write_job(path: Path, requests: int, seed: int) -> None:
@@ -93,14 +98,19 @@ async def _demo(job: Path, folder: Path, speed: float, seed: int, quiet: bool) -
         f"Time runs {speed:g} × faster; every time below is the account's."
     )
     say()
+    estimated = _estimate(bodies)
+    say("1. Before anything is sent (ratecard estimate)")
+    say(f"cost      {estimated['mean'].format()} expected, {estimated['worst'].format()} at worst")
+    say()
+
+    say("2. The bare openai client, default retries, everything at once")
     with Emulator(tier=TIER, models=[MODEL], seed=seed, speed=speed, at=DAY) as server:
         naive = await _naive(server.url, bodies, clock)
-    say("1. The bare openai client, default retries, everything at once")
     say(f"lost      {naive['lost']} of {len(bodies)} requests failed after their retries")
     say(f"429s      {naive['refused_429']}")
     say()
 
-    say("2. The same job through ratecard")
+    say("3. The same job through ratecard")
     with Emulator(tier=TIER, models=[MODEL], seed=seed, speed=speed, at=DAY) as server:
         output = folder / "results.jsonl"
         output.unlink(missing_ok=True)
@@ -124,18 +134,30 @@ async def _demo(job: Path, folder: Path, speed: float, seed: int, quiet: bool) -
         results.close()
         counters = server.counters()
     if not quiet:
-        print_summary(report, str(output) if output.parent.name != folder.name else output.name, None)
+        print_summary(report, None, None)
         say(f"checked   {checked['words']}")
     return {
         "tier": TIER,
         "model": MODEL,
         "requests": len(bodies),
         "speed": str(speed),
+        "estimated_cost": {name: str(usd) for name, usd in estimated.items()},
         "naive": naive,
         "ratecard": report.as_dict(),
         "server": {"admitted": counters["admitted"], "refused": counters["refused"]},
         "ledger_adds_up": checked["adds_up"],
     }
+
+
+def _estimate(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Usd]:
+    """Add up what the requests may cost."""
+    sums = {"mean": Usd.ZERO, "worst": Usd.ZERO}
+    for body in bodies:
+        priced = estimate(body, at=DAY).cost
+        assert not isinstance(priced, Unpriced)
+        for name in sums:
+            sums[name] += getattr(priced, name)
+    return sums
 
 
 async def _naive(url: str, bodies: Sequence[Mapping[str, Any]], clock: ScaledClock) -> dict[str, Any]:

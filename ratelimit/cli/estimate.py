@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any
 
 import click
@@ -26,8 +27,9 @@ from ._shared import Day, print_json
 def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: Any, as_json: bool) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
     rows: list[dict[str, Any]] = []
-    total = {"p50": Usd.ZERO, "p95": Usd.ZERO, "worst": Usd.ZERO}
+    total = dict.fromkeys(("mean", "p50", "p95", "worst"), Usd.ZERO)
     counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
+    bases: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
     for line in read_job(file):
         if isinstance(line, BadLine):
@@ -41,6 +43,7 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
         counts["lines"] += 1
         counts["input_tokens"] += guess.input.tokens
         counts["inexact"] += not guess.input.exact
+        bases[guess.output_basis] += 1
         row: dict[str, Any] = {"line": line.number, "custom_id": line.custom_id, "model": guess.model}
         row["input_tokens"] = guess.input.tokens
         if isinstance(guess.cost, Unpriced):
@@ -54,19 +57,20 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
             rows.append(row)
     if as_json:
         document: dict[str, Any] = {**counts, "cost": {key: str(usd) for key, usd in total.items()}, "bad_lines": bad}
+        document["output_basis"] = dict(bases.most_common())
         print_json({**document, "rows": rows} if lines else document)
     else:
         for row in rows:
-            price = row.get("unpriced") or f"{row['p50']:>14} {row['p95']:>14} {row['worst']:>14}"
+            price = row.get("unpriced") or f"{row['mean']:>14} {row['worst']:>14}"
             click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
         click.echo(f"lines     {counts['lines']:,}")
         click.echo(
             f"input     {counts['input_tokens']:,} tokens"
             + (f" ({counts['inexact']:,} lines estimated)" if counts["inexact"] else "")
         )
-        click.echo(
-            f"cost      p50 {total['p50'].format()}   p95 {total['p95'].format()}   worst {total['worst'].format()}"
-        )
+        click.echo(f"cost      {total['mean'].format()} expected, {total['worst'].format()} at worst")
+        for basis, number in bases.most_common():
+            click.echo(f"output    {number:,} lines: {basis}")
         if counts["unpriced"]:
             click.echo(f"unpriced  {counts['unpriced']:,} lines are not in these sums")
         for one in bad:

@@ -223,7 +223,7 @@ def progress_line(progress: Progress, limiter: Limiter, clock: Clock) -> str:
     return " · ".join(parts)
 
 
-def print_summary(report: Report, output: str, ledger: str | None) -> None:
+def print_summary(report: Report, output: str | None, ledger: str | None) -> None:
     """Print how a job ended, for people."""
     p, totals = report.progress, report.totals
     not_sent = p.read - p.done - p.failed - p.bad - p.skipped
@@ -236,7 +236,7 @@ def print_summary(report: Report, output: str, ledger: str | None) -> None:
     ):
         if number:
             counts.append(f"{number:,} {words}")
-    click.echo(", ".join(counts) + f"  →  {output}")
+    click.echo(", ".join(counts) + (f"  →  {output}" if output else ""))
     for bad in report.bad_lines[:10]:
         click.echo(f"  line {bad.number}: {bad.reason}", err=True)
     if len(report.bad_lines) > 10:
