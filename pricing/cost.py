@@ -115,17 +115,13 @@ def _cost(
         if read is None:
             return Unpriced("the usage object has neither input_tokens nor prompt_tokens", model)
         usage = read
-    if at is None:
-        at = datetime.now(UTC)
-    if isinstance(at, datetime):
-        at = (at.astimezone(UTC) if at.tzinfo else at).date()
     if prices is None:
         from .prices import load_prices
 
         prices = load_prices()
-    row = prices.lookup(model, service_tier, at)
-    if row is None:
-        return Unpriced(_why(model, service_tier, at, prices), model)
+    row = price_row(model, service_tier, at, prices)
+    if isinstance(row, Unpriced):
+        return row
     rates = row.pico_per_token
     notes = usage.notes
     components: dict[str, Usd] = {}
@@ -148,6 +144,16 @@ def _cost(
             return Unpriced(f"{row.id} has no price for output tokens", model)
         components["output"] = Usd(produced * rate)
     return Cost(Usd(sum(part.pico for part in components.values())), components, row, prices.version, notes)
+
+
+def price_row(model: str, service_tier: str | None, at: date | None, prices: PriceTable) -> PriceRow | Unpriced:
+    """Find the row that prices a call of this day (now unless told), or say why there is none."""
+    if at is None:
+        at = datetime.now(UTC)
+    if isinstance(at, datetime):
+        at = (at.astimezone(UTC) if at.tzinfo else at).date()
+    row = prices.lookup(model, service_tier, at)
+    return row if row is not None else Unpriced(_why(model, service_tier, at, prices), model)
 
 
 def _is_record(usage: Mapping[str, Any]) -> bool:

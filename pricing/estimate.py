@@ -11,14 +11,14 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .cards import resolve
-from .cost import Unpriced, cost
+from .cost import Unpriced, price_row
 from .errors import ConfigError
 from .money import Usd
+from .prices import load_prices
 from .tokens import Count, count_input
-from .usage import Usage
 
 if TYPE_CHECKING:
-    from .prices import PriceTable
+    from .prices import PriceRow, PriceTable
 
 
 class Prior(NamedTuple):
@@ -110,13 +110,8 @@ def estimate(
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
     tier = service_tier if service_tier is not None else _text(body.get("service_tier"))
-    amounts = []
-    for tokens, output in ((count.tokens, p50), (count.tokens, p95), (count.high, worst), (count.tokens, mean)):
-        priced = cost(Usage(tokens, 0, 0, output), model=name, service_tier=tier, batch=batch, at=at, prices=prices)
-        if isinstance(priced, Unpriced):
-            return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
-        amounts.append(priced.total)
-    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, CostRange(*amounts))
+    row = price_row(name, "batch" if batch else tier, at, prices or load_prices())
+    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, _range(row, count, p50, p95, worst, mean))
 
 
 def guess_endpoint(body: Mapping[str, Any]) -> str | None:
@@ -153,6 +148,24 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
     choices = choices if type(choices) is int and choices > 0 else 1
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
     return p50, p95, worst * choices, mean, f"prior: {prior.source}{cap}"
+
+
+def _range(row: PriceRow | Unpriced, count: Count, p50: int, p95: int, worst: int, mean: int) -> CostRange | Unpriced:
+    """Price the outputs at one row: what `cost` says of fresh input and that output, without four Costs."""
+    if isinstance(row, Unpriced):
+        return row
+    rate_in, rate_out = row.pico_per_token["input"], row.pico_per_token.get("output")
+    if rate_out is None:
+        if worst:
+            return Unpriced(f"{row.id} has no price for output tokens", row.model)
+        rate_out = 0
+    likely = count.tokens * rate_in
+    return CostRange(
+        Usd(likely + p50 * rate_out),
+        Usd(likely + p95 * rate_out),
+        Usd(count.high * rate_in + worst * rate_out),
+        Usd(likely + mean * rate_out),
+    )
 
 
 def _text(value: Any) -> str | None:

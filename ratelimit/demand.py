@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from .tiers import AdmissionRule
 
-POLICIES = ("observed", "documented", "conservative")
 _OUTPUT_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -127,7 +126,7 @@ def normal_endpoint(endpoint: str) -> str:
 
 @lru_cache(maxsize=256)
 def _rule(policy: str, endpoint: str, at: date) -> AdmissionRule | None:
-    from .tiers import load_tiers
+    from .tiers import POLICIES, load_tiers
 
     if policy not in POLICIES:
         raise ConfigError(f"unknown admission policy {policy!r}; known: {', '.join(POLICIES)}")

@@ -12,20 +12,18 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from datetime import UTC, date, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
-from .demand import POLICIES, Demand
+from .demand import Demand
 from .errors import ConfigError
 from .gate import Gate
 from .limit import Limit, named
 from .stores.base import Booking, Lane, Store
 from .stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from .tiers import TierTable
+from .tiers import POLICIES, TierTable, load_tiers
 
 Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
 PreflightPolicy = Literal["raise", "warn", "off"]
@@ -205,8 +203,6 @@ class Limiter:
     def tables(self) -> TierTable:
         """The tier table in use; loaded when first needed."""
         if self._tables is None:
-            from .tiers import load_tiers
-
             self._tables = load_tiers()
         return self._tables
 

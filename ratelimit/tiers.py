@@ -14,10 +14,10 @@ from pricing._yaml import Node, read_table
 from pricing.cards import CardTable, load_cards, read_model, read_source, read_sources, read_version
 from pricing.resources import data_path
 
-from .demand import POLICIES
 from .errors import ConfigError, NotOffered
 from .limit import KNOWN, Limit, named
 
+POLICIES = ("observed", "documented", "conservative")
 BASES = ("utf8_bytes_div_4_ceil", "utf8_bytes_div_4_floor", "chars_div_4_ceil", "input_tokens")
 ADMISSION_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pricing.tokens import count_text
-from ratelimit.demand import POLICIES
 from ratelimit.errors import ConfigError, RatecardError
+from ratelimit.tiers import POLICIES
 
 from .account import Account, Limits
 from .counters import Admission

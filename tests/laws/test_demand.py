@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.tokens import Count, count_input
-from ratelimit.demand import POLICIES, Demand, demand, normal_endpoint
+from ratelimit.demand import Demand, demand, normal_endpoint
 from ratelimit.errors import ConfigError
+from ratelimit.tiers import POLICIES
 
 CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"
 DAY = date(2026, 3, 31)

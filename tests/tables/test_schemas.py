@@ -21,9 +21,8 @@ from pricing.cards import ENCODINGS, ENDPOINTS, FEATURES, MODALITIES
 from pricing.errors import TableError
 from pricing.prices import KINDS, SERVICE_TIERS
 from pricing.resources import data_path
-from ratelimit.demand import POLICIES
 from ratelimit.limit import KNOWN
-from ratelimit.tiers import ADMISSION_ENDPOINTS, BASES
+from ratelimit.tiers import ADMISSION_ENDPOINTS, BASES, POLICIES
 
 KINDS_OF_TABLE = ("models", "prices", "tiers")
 BAD = Path(__file__).parent / "bad"

@@ -15,7 +15,8 @@ from pricing.errors import ConfigError
 from pricing.estimate import NO_CARD_WORST, CostRange, Estimate, estimate
 from pricing.tokens import Count, count_input, count_tokens
 from pricing.usage import Usage
-from ratelimit.demand import POLICIES, demand
+from ratelimit.demand import demand
+from ratelimit.tiers import POLICIES
 
 DAY = date(2026, 7, 15)
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/moderations")
