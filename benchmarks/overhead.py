@@ -127,9 +127,7 @@ def main() -> None:
         json.dump({"environment": environment(), "results": results}, sys.stdout, indent=2)
         return
     print(environment())
-    print(
-        f"CPU per call: median µs, and ratio to the bare client of the same round: median (quartiles), {given.rounds} rounds"
-    )
+    print(f"{given.rounds} rounds: median CPU µs per call, and ratio to bare in the same round: median (quartiles)")
     for name, table in results.items():
         for kind in KINDS:
             low, middle, high = quartiles([row[kind] / row["bare"] for row in table])

@@ -9,6 +9,7 @@ from datetime import date
 from functools import lru_cache
 from os import PathLike
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ._yaml import Node, read_table
 from .errors import TableError
@@ -62,6 +63,17 @@ _OPTIONAL = (
 )
 
 
+class Source(NamedTuple):
+    """Where a fact was read, and when (a day, a month or a year)."""
+
+    name: str
+    url: str
+    read: str
+
+    def __str__(self) -> str:
+        return f"{self.url}, read {self.read}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelCard:
     """One model. None, or a missing key of a mapping, means that no source states the fact.
@@ -90,7 +102,7 @@ class ModelCard:
     endpoints: Mapping[str, bool] = field(default_factory=dict)
     features: Mapping[str, bool] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
 
 
 class CardTable:
@@ -146,8 +158,8 @@ def read_version(node: Node) -> None:
         node.fail("this ratecard reads tables of version 1")
 
 
-def read_sources(node: Node) -> dict[str, str]:
-    """Read the `sources` of a table: name → URL. Each has a url and the day, month or year it was read."""
+def read_sources(node: Node) -> dict[str, Source]:
+    """Read the `sources` of a table by name. Each has a url and the day, month or year it was read."""
     found = {}
     for name, source in node.entries().items():
         fields = source.mapping(required=("url", "read"), optional=("note",))
@@ -158,16 +170,16 @@ def read_sources(node: Node) -> dict[str, str]:
             fields["read"].date()
         if "note" in fields:
             fields["note"].text()
-        found[name] = url
+        found[name] = Source(name, url, fields["read"].text())
     return found
 
 
-def read_source(node: Node, sources: Mapping[str, str]) -> str:
+def read_source(node: Node, sources: Mapping[str, Source]) -> Source:
     """Read a reference to one of the table's sources."""
     name = node.text()
     if name not in sources:
         node.fail(f"unknown source {name!r}; the table's sources are {', '.join(sources) or 'none'}")
-    return name
+    return sources[name]
 
 
 def read_model(node: Node, cards: CardTable) -> str:
@@ -181,7 +193,7 @@ def read_model(node: Node, cards: CardTable) -> str:
     return name
 
 
-def _card(node: Node, sources: Mapping[str, str], names: dict[str, int]) -> ModelCard:
+def _card(node: Node, sources: Mapping[str, Source], names: dict[str, int]) -> ModelCard:
     fields = node.mapping(required=("model", "sources"), optional=_OPTIONAL)
     model = fields["model"].text()
     snapshots = fields["snapshots"].items() if "snapshots" in fields else []
@@ -245,4 +257,4 @@ def _modalities(node: Node | None) -> Mapping[str, Mapping[str, bool]]:
     )
 
 
-__all__ = ["CardTable", "ModelCard", "TableError", "load_cards", "resolve"]
+__all__ = ["CardTable", "ModelCard", "Source", "TableError", "load_cards", "resolve"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ._yaml import Node, read_table
-from .cards import CardTable, load_cards, read_model, read_source, read_sources, read_version
+from .cards import CardTable, Source, load_cards, read_model, read_source, read_sources, read_version
 from .resources import data_path
 
 KINDS = ("input", "cached_input", "output")
@@ -41,7 +41,7 @@ class PriceRow:
     effective_until: date | None
     pico_per_token: Mapping[str, int]
     cached_as_input: bool
-    source: str
+    source: Source
 
 
 class PriceTable:
@@ -149,7 +149,7 @@ def _closed(row: PriceRow, until: date) -> PriceRow:
     )
 
 
-def _row(node: Node, sources: Mapping[str, str], cards: CardTable) -> PriceRow:
+def _row(node: Node, sources: Mapping[str, Source], cards: CardTable) -> PriceRow:
     fields = node.mapping(
         required=("model", "service_tier", "effective_from", "usd_per_mtok", "source"), optional=("effective_until",)
     )

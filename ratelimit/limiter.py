@@ -9,6 +9,7 @@ silence is safe.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Mapping
 from datetime import UTC, date, datetime
 from types import TracebackType
@@ -18,7 +19,7 @@ from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
 from .demand import Demand
-from .errors import ConfigError
+from .errors import ConfigError, RatecardWarning
 from .gate import Gate
 from .limit import Limit, named
 from .stores.base import Booking, Lane, Store
@@ -197,7 +198,15 @@ class Limiter:
         self._gates_by_pool: dict[str, Gate] = {}
         self.warned: set[str] = set()
         if tier is not None:
-            self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
+            scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
+            if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
+                newer = self.tables.schemes[-1]
+                warnings.warn(
+                    f"{tier} is a tier of the scheme that ended on {scheme.effective_until}; since then there are "
+                    f"{', '.join(newer.tiers)}. Its limits are used as they were: compare them with your account's",
+                    RatecardWarning,
+                    stacklevel=2,
+                )
 
     @property
     def tables(self) -> TierTable:

@@ -12,6 +12,7 @@ import asyncio
 import importlib
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,14 @@ SYNC_EVERY_S = 1.0
 
 
 @dataclass
+class Failure:
+    """Why lines failed: an error code, how many lines it hit, and the words of the first."""
+
+    count: int
+    message: str
+
+
+@dataclass
 class Progress:
     """Where a job stands. Counts are lines unless a name says otherwise; times are µs of the limiter's clock."""
 
@@ -60,6 +69,7 @@ class Progress:
     last_admission_us: int = 0
     finished_us: int = 0
     stopped: str = ""
+    failures: dict[str, Failure] = field(default_factory=dict)
     most_in_flight: int = 0
     spent: Usd = Usd.ZERO
     unpriced: int = 0
@@ -70,6 +80,20 @@ class Progress:
             self.unpriced += 1
         else:
             self.spent += cost.total
+
+    def add_failure(self, result: Mapping[str, Any]) -> None:
+        """Count a line that ended without a good reply, by its error code."""
+        self.failed += 1
+        response, error = result["response"], result["error"]
+        if response is not None:
+            body = response["body"]
+            error = body.get("error") if isinstance(body, Mapping) else None
+        said = error if isinstance(error, Mapping) else {}
+        code = str(said.get("code") or said.get("type") or "no error code")
+        if response is not None:
+            code = f"HTTP {response['status_code']} {code}"
+        found = self.failures.setdefault(code, Failure(0, str(said.get("message") or "")))
+        found.count += 1
 
     @property
     def refused(self) -> int:
@@ -108,6 +132,9 @@ class Report:
                 "not_sent": p.read - p.done - p.failed - p.bad - p.skipped,
             },
             "stopped": p.stopped or None,
+            "failures": {
+                code: {"count": failure.count, "first_message": failure.message} for code, failure in p.failures.items()
+            },
             "requests": {"attempts": p.attempts, "refused_429": p.refused, "refused_by_kind": dict(p.refusals)},
             "seconds": {
                 "wall": _seconds(p.finished_us - p.started_us),
@@ -227,7 +254,7 @@ class Runner:
         if response is not None and response["status_code"] < 400:
             self.progress.done += 1
         else:
-            self.progress.failed += 1
+            self.progress.add_failure(result)
         if self._on_result is not None:
             self._on_result(result)
 
@@ -386,7 +413,8 @@ def _failure(line: Line, error: Exception) -> dict[str, Any]:
     """The result line of a request that ended in an error: the server's own words when there are any."""
     response = getattr(error, "response", None)
     if response is None:
-        return result_line(line.custom_id, error={"code": _snake(error), "message": str(error)})
+        why = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ is not None else ""
+        return result_line(line.custom_id, error={"code": _snake(error), "message": f"{error}{why}"})
     return result_line(
         line.custom_id,
         status=response.status_code,
@@ -406,8 +434,7 @@ def _is_connection_error(error: Exception) -> bool:
 
 
 def _snake(error: Exception) -> str:
-    name = type(error).__name__
-    return "".join("_" + c.lower() if c.isupper() and k else c.lower() for k, c in enumerate(name))
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__).lower()
 
 
 def _seconds(us: int) -> str:

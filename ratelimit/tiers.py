@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pricing._yaml import Node, read_table
-from pricing.cards import CardTable, load_cards, read_model, read_source, read_sources, read_version
+from pricing.cards import CardTable, Source, load_cards, read_model, read_source, read_sources, read_version
 from pricing.resources import data_path
 
 from .errors import ConfigError, NotOffered
@@ -37,7 +37,7 @@ class Scheme:
     effective_from: date | None
     effective_until: date | None
     tiers: Mapping[str, Tier]
-    source: str
+    source: Source
 
 
 class Constant(NamedTuple):
@@ -63,12 +63,13 @@ class AdmissionRule(NamedTuple):
     default_max_tokens: int
     constants: tuple[Constant, ...]
     refund: bool
-    source: str
+    source: Source
 
 
 class _Row(NamedTuple):
     limits: tuple[Limit, ...]
     batch_queue_tokens: int | None
+    source: Source
 
 
 class TierTable:
@@ -106,6 +107,10 @@ class TierTable:
     def batch_queue_tokens(self, model: str, tier: str) -> int | None:
         """How many input tokens may be enqueued in the Batch API; None when not published. Raises as `limits` does."""
         return self._row(model, tier).batch_queue_tokens
+
+    def source(self, model: str, tier: str) -> Source:
+        """Where the limits of a model in a tier were read, and when. Raises as `limits` does."""
+        return self._row(model, tier).source
 
     def pool(self, model: str, tier: str) -> str:
         """The name under which a model's limits are counted: its own, until a table row shares a pool."""
@@ -173,7 +178,7 @@ def _overlap(one: AdmissionRule, other: AdmissionRule) -> bool:
     return first.effective_until is None or first.effective_until >= second.effective_from
 
 
-def _schemes(node: Node, sources: Mapping[str, str]) -> tuple[Scheme, ...]:
+def _schemes(node: Node, sources: Mapping[str, Source]) -> tuple[Scheme, ...]:
     schemes: list[Scheme] = []
     for item in node.items():
         fields = item.mapping(required=("name", "source", "tiers"), optional=("effective_from", "effective_until"))
@@ -200,7 +205,7 @@ def _schemes(node: Node, sources: Mapping[str, str]) -> tuple[Scheme, ...]:
 
 def _limits(
     node: Node,
-    sources: Mapping[str, str],
+    sources: Mapping[str, Source],
     schemes: tuple[Scheme, ...],
     cards: CardTable,
     rows: dict[tuple[str, str], _Row | None],
@@ -209,7 +214,7 @@ def _limits(
     model = read_model(fields["model"], cards)
     names = [scheme.name for scheme in schemes]
     scheme = schemes[names.index(fields["scheme"].text(names))]
-    read_source(fields["source"], sources)
+    source = read_source(fields["source"], sources)
     for tier, row in fields["tiers"].entries().items():
         if tier not in scheme.tiers:
             other = next((f"; {tier} is in {each.name}" for each in schemes if tier in each.tiers), "")
@@ -227,10 +232,10 @@ def _limits(
         if not limits:
             row.fail(f"expected at least one of {', '.join(KNOWN)}")
         queue = facts["batch_queue_tokens"].integer(1) if "batch_queue_tokens" in facts else None
-        rows[model, tier] = _Row(limits, queue)
+        rows[model, tier] = _Row(limits, queue, source)
 
 
-def _rule(node: Node, sources: Mapping[str, str]) -> AdmissionRule:
+def _rule(node: Node, sources: Mapping[str, Source]) -> AdmissionRule:
     fields = node.mapping(
         required=("endpoint", "effective_from", "base", "max_tokens", "source"),
         optional=(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -50,8 +51,14 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; our own errors are one clear line and exit code 1, not a traceback."""
-    try:
-        return cli.main(args, prog_name="ratecard")
-    except RatecardError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # one line, as for errors
+        try:
+            return cli.main(args, prog_name="ratecard")
+        except RatecardError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {message}", err=True)

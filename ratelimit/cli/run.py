@@ -241,6 +241,8 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
         click.echo(f"  line {bad.number}: {bad.reason}", err=True)
     if len(report.bad_lines) > 10:
         click.echo(f"  … and {len(report.bad_lines) - 10:,} more bad lines (--json lists them all)", err=True)
+    for code, failure in list(p.failures.items())[:10]:
+        click.echo(f"  {failure.count:,} × {code}: {failure.message[:300]}".rstrip(": "), err=True)
     wall, last, least = (us / US_PER_S for us in (p.finished_us - p.started_us, report.admission_us, report.minimum_us))
     click.echo(
         f"time      {wall:.1f} s; last admission after {last:.1f} s; the limits allow {least:.1f} s at best", nl=False
