@@ -27,7 +27,7 @@ class MemoryBook:
                 check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
             self._last += 1
             entry_id = self._last
-            self._entries[entry_id] = entry._replace(id=entry_id)
+            self._entries[entry_id] = Entry(entry_id, *entry[1:])
             self._pending.add(entry_id)
             return entry_id
 
@@ -36,7 +36,8 @@ class MemoryBook:
             entry = self._entries.get(entry_id)
             if entry is None or entry.state != "pending" or self._by_response.get(response_id, entry_id) != entry_id:
                 return False
-            self._name(entry, response_id)
+            self._claim(entry, response_id)
+            self._entries[entry_id] = entry._replace(response_id=response_id)
             return True
 
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
@@ -53,7 +54,7 @@ class MemoryBook:
                 if other != entry_id:
                     # An entry that was never posted had this id; this one has the news, so it takes the id over.
                     self._entries[other] = self._entries[other]._replace(response_id=None)
-                entry = self._name(entry, response_id)
+                self._claim(entry, response_id)
             self._end(entry, closing)
             return True
 
@@ -88,13 +89,11 @@ class MemoryBook:
     def close(self) -> None:
         """Memory has nothing to close."""
 
-    def _name(self, entry: Entry, response_id: str) -> Entry:
-        """Give an entry this response id, instead of the one it may have had."""
+    def _claim(self, entry: Entry, response_id: str) -> None:
+        """Let this entry be found by this response id, and no longer by the one it may have had."""
         if entry.response_id is not None:
             del self._by_response[entry.response_id]
         self._by_response[response_id] = entry.id
-        named = self._entries[entry.id] = entry._replace(response_id=response_id)
-        return named
 
     def _end(self, entry: Entry, closing: Closing) -> None:
         self._entries[entry.id] = closed(entry, closing)

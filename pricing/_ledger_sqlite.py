@@ -15,12 +15,13 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from .budget import Budget
 from .errors import LedgerError
-from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget
-from .money import Usd
+from .ledger import HOUR_US, Closing, Entry, check_budget
+from .money import PICO, Usd
 
 APPLICATION_ID = 0x72617465  # "rate"
 VERSION = 1
@@ -35,24 +36,41 @@ CREATE TABLE entries (
     NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL;
-CREATE INDEX entries_pending ON entries (run, worst) WHERE state = 'pending';
-CREATE TABLE spent (
-    run TEXT NOT NULL, hour INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (run, hour)
+CREATE TABLE sums (
+    run TEXT NOT NULL, hour INTEGER NOT NULL,
+    spent_usd INTEGER NOT NULL, spent_pico INTEGER NOT NULL, held_usd INTEGER NOT NULL, held_pico INTEGER NOT NULL,
+    PRIMARY KEY (run, hour)
 ) STRICT, WITHOUT ROWID;
-"""
+CREATE TRIGGER entries_begin AFTER INSERT ON entries BEGIN
+    INSERT INTO sums VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, 0, 0,
+        COALESCE(new.worst, 0) / 1000000000000, COALESCE(new.worst, 0) % 1000000000000)
+    ON CONFLICT (run, hour) DO UPDATE SET
+        held_usd = held_usd + excluded.held_usd, held_pico = held_pico + excluded.held_pico; END;
+CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries BEGIN
+    UPDATE sums SET
+        held_usd = held_usd - COALESCE(old.worst, 0) / 1000000000000,
+        held_pico = held_pico - COALESCE(old.worst, 0) % 1000000000000,
+        spent_usd = spent_usd + ({charge}) / 1000000000000,
+        spent_pico = spent_pico + ({charge}) % 1000000000000
+    WHERE run = COALESCE(new.run, '') AND hour = new.created_us / 3600000000; END;
+""".replace(
+    "{charge}",
+    "CASE new.state WHEN 'posted' THEN COALESCE(new.cost, new.worst, new.estimate, 0) "
+    "WHEN 'expired' THEN COALESCE(new.estimate, new.worst, 0) ELSE 0 END",
+)
+# What budgets count, kept by triggers (the charge is `ledger.charge_of` in SQL): so an entry begins and ends in one
+# statement each, which is one transaction. Sums are kept in dollars and the pico-dollars beyond them, because a column
+# ends at 9.2 million dollars. Entries are only ever inserted pending, and change their state once.
 _COLUMNS = ", ".join(Entry._fields)
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (NULL{', ?' * (len(Entry._fields) - 1)})"
-_FIND = "SELECT state, run, created_us, estimate, worst FROM entries WHERE id = ?"
 _FIND_RESPONSE = "SELECT id, state FROM entries WHERE response_id = ?"
+_ATTACH = "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'"
 _CLOSE = (
     "UPDATE entries SET state = ?, closed_us = ?, response_id = COALESCE(?, response_id), model = COALESCE(?, model), "
     "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
-    "exact = ?, why = ? WHERE id = ?"
+    "exact = ?, why = ? WHERE id = ? AND state = 'pending'"
 )
-_SPEND = (
-    "INSERT INTO spent (run, hour, pico) VALUES (?, ?, ?) "
-    "ON CONFLICT (run, hour) DO UPDATE SET pico = pico + excluded.pico"
-)
+_COMPLAINTS = (sqlite3.Error, OverflowError, UnicodeError)  # the last from texts, and from SQLite's messages on rot
 
 
 class SqliteBook:
@@ -68,47 +86,43 @@ class SqliteBook:
 
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
         row = _row(entry)
-        with self._writing(explicit=bool(budgets)) as db:
-            for budget in budgets:
-                spent, held = self._spent_in(db, budget, entry.created_us), self._held(db, budget.run)
-                check_budget(budget, spent, held, entry.worst)
-            entry_id = db.execute(_INSERT, row).lastrowid
+        if not budgets:
+            entry_id = self._execute(_INSERT, row).lastrowid
+        else:
+            with self._writing() as db:
+                for budget in budgets:
+                    check_budget(budget, *self._counted(db, budget, entry.created_us), entry.worst)
+                entry_id = db.execute(_INSERT, row).lastrowid
         assert entry_id is not None
         return entry_id
 
     def attach(self, entry_id: int, response_id: str) -> bool:
-        with self._writing(explicit=False) as db:
-            changed = db.execute(
-                "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'",
-                (response_id, entry_id),
-            )
-            return changed.rowcount == 1
+        return self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1
 
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
-        with self._writing() as db:
-            found = db.execute(_FIND, (entry_id,)).fetchone()
-            if found is None or (found[0], event) not in NEXT:
+        try:
+            return self._execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+        except LedgerError as error:
+            if not isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise
+        with self._writing() as db:  # another entry has this response id
+            if db.execute("SELECT 1 FROM entries WHERE id = ? AND state = 'pending'", (entry_id,)).fetchone() is None:
+                return False  # it ended in between
+            other = db.execute(_FIND_RESPONSE, (closing.response_id,)).fetchone()
+            if other is not None and other[1] == "posted":
+                closing = Closing("voided", closing.closed_us, why=f"duplicate of entry {other[0]}")
+                db.execute(_CLOSE, _ending(closing, entry_id))
                 return False
-            if event == "post" and closing.response_id:
-                other = db.execute(_FIND_RESPONSE, (closing.response_id,)).fetchone()
-                if other is not None and other[0] != entry_id:
-                    if other[1] == "posted":
-                        duplicate = Closing("voided", closing.closed_us, why=f"duplicate of entry {other[0]}")
-                        self._end(db, entry_id, found, duplicate)
-                        return False
-                    # An entry that was never posted had this id; this one has the news, so it takes the id over.
-                    db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
-            self._end(db, entry_id, found, closing)
-            return True
+            if other is not None:
+                # An entry that was never posted had this id; this one has the news, so it takes the id over.
+                db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
+            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
 
     def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool:
         with self._writing() as db:
             waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
-            if waiting is not None and waiting[1] != "pending":
-                return False
             entry_id: Any = waiting[0] if waiting is not None else db.execute(_INSERT, _row(fallback)).lastrowid
-            self._end(db, entry_id, db.execute(_FIND, (entry_id,)).fetchone(), closing)
-            return True
+            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         wanted, values = ["id > ?"], [0]
@@ -123,7 +137,7 @@ class SqliteBook:
             with self._lock, self._reporting():
                 rows = self._connected().execute(query, values).fetchall()
             for row in rows:
-                yield _entry(row)
+                yield self._entry(row)
             if len(rows) < 1000:
                 return
             values[0] = rows[-1][0]
@@ -138,52 +152,30 @@ class SqliteBook:
                 self._connection.close()
                 self._connection = None
 
-    def _end(self, db: sqlite3.Connection, entry_id: int, found: tuple[Any, ...], closing: Closing) -> None:
-        _, run, created_us, estimate, worst = found
-        db.execute(
-            _CLOSE,
-            (
-                closing.state,
-                closing.closed_us,
-                closing.response_id,
-                closing.model,
-                closing.service_tier,
-                _column(closing.cost),
-                _amounts(closing.components),
-                closing.row_id,
-                closing.table_version,
-                _json(closing.usage),
-                int(closing.exact),
-                closing.why,
-                entry_id,
-            ),
-        )
-        charge = charge_of(closing, _usd(estimate), _usd(worst))
-        if charge:
-            db.execute(_SPEND, (run or "", created_us // HOUR_US, charge))
+    def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
+        """What a budget counts: spent in its window, and held by everything pending."""
+        query = "SELECT hour, spent_usd, spent_pico, held_usd, held_pico FROM sums"
+        rows = db.execute(query) if budget.run is None else db.execute(f"{query} WHERE run = ?", (budget.run,))
+        first_hour, spent, held = budget.start_us(now_us) // HOUR_US, 0, 0
+        for hour, spent_usd, spent_pico, held_usd, held_pico in rows:
+            held += held_usd * PICO + held_pico
+            if hour >= first_hour:
+                spent += spent_usd * PICO + spent_pico
+        return Usd(spent), Usd(held)
 
-    def _spent_in(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> Usd:
-        query, values = "SELECT pico FROM spent WHERE hour >= ?", [budget.start_us(now_us) // HOUR_US]
-        if budget.run is not None:
-            query += " AND run = ?"
-            values.append(budget.run)  # type: ignore[arg-type]  # as above
-        return Usd(sum(pico for (pico,) in db.execute(query, values)))
-
-    def _held(self, db: sqlite3.Connection, run: str | None) -> Usd:
-        query, values = "SELECT worst FROM entries WHERE state = 'pending' AND worst IS NOT NULL", []
-        if run is not None:
-            query += " AND run = ?"
-            values.append(run)
-        return Usd(sum(pico for (pico,) in db.execute(query, values)))
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        """One statement, which is one transaction."""
+        with self._lock:
+            try:
+                return (self._connection or self._connected()).execute(statement, values)
+            except _COMPLAINTS as error:
+                raise self._report(error) from error
 
     @contextmanager
-    def _writing(self, explicit: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction; a single statement needs no explicit one."""
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of several statements."""
         with self._lock, self._reporting():
             db = self._connected()
-            if not explicit:
-                yield db
-                return
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -195,15 +187,39 @@ class SqliteBook:
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turn SQLite's complaints into one that names the file and what to do."""
         try:
             yield
-        except sqlite3.Error as error:
-            raise LedgerError(f"ledger {self._path}: {error}{_advice(str(error))}") from error
-        except OverflowError as error:
-            raise LedgerError(f"ledger {self._path}: an amount above 9.2 million dollars in one entry") from error
-        except UnicodeEncodeError as error:
-            raise LedgerError(f"ledger {self._path}: {error.object[:80]!a} is no text that can be written") from error
+        except _COMPLAINTS as error:
+            raise self._report(error) from error
+
+    def _report(self, error: Exception) -> LedgerError:
+        """Turn SQLite's complaint into one that names the file and what to do."""
+        if isinstance(error, OverflowError):
+            return LedgerError(f"ledger {self._path}: an amount above 9.2 million dollars in one entry")
+        if isinstance(error, UnicodeEncodeError):
+            return LedgerError(f"ledger {self._path}: {error.object[:80]!a} is no text that can be written")
+        if isinstance(error, UnicodeError):
+            return LedgerError(f"ledger {self._path}: the file is damaged: name another file, or restore a backup")
+        return LedgerError(f"ledger {self._path}: {error}{_advice(str(error))}")
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        entry = Entry(*row)
+        try:
+            datetime.fromtimestamp(entry.created_us // 1_000_000, UTC)
+            return entry._replace(
+                tags={str(name): str(text) for name, text in json.loads(row[7]).items()},
+                batch=bool(entry.batch),
+                estimate=_usd(row[12]),
+                worst=_usd(row[13]),
+                cost=_usd(row[14]),
+                components={name: Usd(pico) for name, pico in json.loads(row[15]).items()},
+                usage={name: int(count) for name, count in json.loads(row[18]).items()},
+                exact=bool(entry.exact),
+            )
+        except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
+            raise LedgerError(
+                f"ledger {self._path}: entry {entry.id} is damaged ({error}): restore a backup, or delete that row"
+            ) from error
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; made again after a fork. The caller holds the lock."""
@@ -216,7 +232,7 @@ class SqliteBook:
         try:
             db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
         except sqlite3.Error as error:
-            raise LedgerError(f"ledger {self._path}: {error}{_advice(str(error))}") from error
+            raise self._report(error) from error
         try:
             self._prepare(db)
         except BaseException:
@@ -337,17 +353,22 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     )
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    entry = Entry(*row)
-    return entry._replace(
-        tags=json.loads(row[7]),
-        batch=bool(entry.batch),
-        estimate=_usd(row[12]),
-        worst=_usd(row[13]),
-        cost=_usd(row[14]),
-        components={name: Usd(pico) for name, pico in json.loads(row[15]).items()},
-        usage=json.loads(row[18]),
-        exact=bool(entry.exact),
+def _ending(closing: Closing, entry_id: int) -> tuple[Any, ...]:
+    """The values of _CLOSE."""
+    return (
+        closing.state,
+        closing.closed_us,
+        closing.response_id,
+        closing.model,
+        closing.service_tier,
+        _column(closing.cost),
+        _amounts(closing.components),
+        closing.row_id,
+        closing.table_version,
+        _json(closing.usage),
+        int(closing.exact),
+        closing.why,
+        entry_id,
     )
 
 

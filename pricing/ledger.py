@@ -379,20 +379,29 @@ class Ledger:
 
 
 def closed(entry: Entry, closing: Closing) -> Entry:
-    """An entry after its end."""
-    return entry._replace(
-        state=closing.state,
-        closed_us=closing.closed_us,
-        response_id=closing.response_id or entry.response_id,
-        model=closing.model or entry.model,
-        service_tier=closing.service_tier or entry.service_tier,
-        cost=closing.cost,
-        components=dict(closing.components),
-        row_id=closing.row_id,
-        table_version=closing.table_version,
-        usage=dict(closing.usage),
-        exact=closing.exact,
-        why=closing.why,
+    """An entry after its end. By position: `_replace` takes five times as long."""
+    return Entry(
+        entry.id,
+        closing.state,
+        closing.model or entry.model,
+        entry.endpoint,
+        closing.response_id or entry.response_id,
+        entry.custom_id,
+        entry.run,
+        entry.tags,
+        closing.service_tier or entry.service_tier,
+        entry.batch,
+        entry.created_us,
+        closing.closed_us,
+        entry.estimate,
+        entry.worst,
+        closing.cost,
+        dict(closing.components),
+        closing.row_id,
+        closing.table_version,
+        dict(closing.usage),
+        closing.exact,
+        closing.why,
     )
 
 

@@ -7,12 +7,16 @@ from .line import ThreadTicket
 from .stores.base import Booking
 
 
-def admit(gate: Gate, charges_us: tuple[int, ...], max_wait_us: int | None) -> Booking:
-    """Wait in line until the store books these charges. See Limiter.reserve for the errors."""
+def admit(gate: Gate, charges_us: tuple[int, ...], max_wait_us: int | None) -> tuple[Booking, int]:
+    """Wait in line until the store books these charges; return the booking and how long it took (µs).
+
+    Raises  as Limiter.reserve does
+    """
     if not gate.line:
         answer = gate.store.reserve(gate.lane, charges_us)
         if isinstance(answer, Booking):
-            return answer
+            return answer, 0
+    asked_us = gate.clock.now_us()
     gate.check_wait(charges_us, max_wait_us)
     ticket = ThreadTicket(gate.clock, charges_us)
     deadline_us = gate.deadline_us(max_wait_us)
@@ -22,7 +26,7 @@ def admit(gate: Gate, charges_us: tuple[int, ...], max_wait_us: int | None) -> B
             if gate.line.is_first(ticket):
                 answer = gate.store.reserve(gate.lane, charges_us)
                 if isinstance(answer, Booking):
-                    return answer
+                    return answer, gate.clock.now_us() - asked_us
                 gate.check_deadline(deadline_us, answer, max_wait_us)
                 ticket.wait(answer)
             else:

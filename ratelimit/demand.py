@@ -28,6 +28,7 @@ class Demand(NamedTuple):
     requests, tokens, images  int   units charged at admission
     policy                    str   which policy said so
     assumed                   bool  True where no observation backs the numbers for this model or endpoint
+    refunds                   bool  True where the policy settles at the usage of the reply
     """
 
     requests: int
@@ -35,6 +36,7 @@ class Demand(NamedTuple):
     images: int = 0
     policy: str = "observed"
     assumed: bool = False
+    refunds: bool = False
 
 
 class Text(NamedTuple):
@@ -111,7 +113,7 @@ def demand(
         # A quarter of the bytes is often more than the true input: the safe side is never below what was observed.
         for other in ("observed", "documented"):
             tokens = max(tokens, demand(body, endpoint=endpoint, policy=other, at=at, count=count).tokens)
-    return Demand(1, tokens, images, policy, assumed)
+    return Demand(1, tokens, images, policy, assumed, rule.refund)
 
 
 @lru_cache(maxsize=256)

@@ -7,13 +7,13 @@ ends the reservation and the ledger entry exactly once.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from ._json import loads
 from .context import CURRENT
 from .demand import Demand, demand
 from .errors import LedgerError, RatecardWarning
@@ -21,7 +21,6 @@ from .gate import Gate
 from .headers import read_refusal
 from .preflight import check
 from .reply import JsonReader, Outcome, StreamReader
-from .tiers import load_tiers
 
 if TYPE_CHECKING:
     from pricing.tokens import Count
@@ -96,7 +95,7 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
         if not raw:
             return None
         try:
-            body = json.loads(raw)
+            body = loads(raw)
         except (ValueError, RecursionError):
             return None
         if not isinstance(body, dict):
@@ -182,12 +181,12 @@ class Visit:
         kind = encoding = b""
         processing = None
         for name, value in headers:
-            name = name.lower()
-            if name == b"content-type":
+            length = len(name)  # cheaper than lower(), and a reply has a dozen headers
+            if length == 12 and name.lower() == b"content-type":
                 kind = value
-            elif name == b"content-encoding":
+            elif length == 16 and name.lower() == b"content-encoding":
                 encoding = value.strip().lower()
-            elif name == b"openai-processing-ms":
+            elif length == 20 and name.lower() == b"openai-processing-ms":
                 processing = value
         self._status = status
         reservation = self._reservation
@@ -230,14 +229,12 @@ class Visit:
                 limiter.observe_refusal(
                     call.model, refusal.limit_name, refusal.used, refusal.limit, refusal.retry_after_us or 0
                 )
-        elif outcome.status == 200 and outcome.usage is not None:
-            rule = load_tiers().rule(limiter.policy, call.endpoint, limiter.today())
-            if rule is not None and rule.refund:
-                from pricing.usage import Usage
+        elif reservation.demand.refunds and outcome.status == 200 and outcome.usage is not None:
+            from pricing.usage import Usage
 
-                used = Usage.from_response(outcome.usage)
-                if used is not None:
-                    reservation.settle(tokens=used.total_input + used.total_output)
+            used = Usage.from_response(outcome.usage)
+            if used is not None:
+                reservation.settle(tokens=used.total_input + used.total_output)
 
     def _book(self, write: Callable[[Accountant, int], None]) -> None:
         """Write to the ledger after the fact.

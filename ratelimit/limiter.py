@@ -23,12 +23,11 @@ from .errors import ConfigError, RatecardWarning
 from .gate import Gate
 from .limit import Limit, named
 from .stores.base import Booking, Lane, Store
-from .stores.memory import MemoryStore
+from .stores.memory import MAX_SLACK_US, MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
 
 Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
 PreflightPolicy = Literal["raise", "warn", "off"]
-MAX_SLACK_US = 2 * US_PER_S
 
 
 class Reservation:
@@ -91,6 +90,8 @@ class Reservation:
         A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the
         backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
         """
+        if delay_us <= self._booking.slack_us:
+            return  # no limit's margin is exceeded
         lane = self._gate.lane
         for key, charge_us, backlog_us in zip(
             lane.keys, self._booking.charges_us, self._booking.backlogs_us, strict=True
@@ -252,17 +253,13 @@ class Limiter:
 
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
-        charges_us = gate.charges_us(demand)
-        asked_us = self.clock.now_us()
-        booking = admit(gate, charges_us, max_wait_us)
-        return Reservation(gate, booking, demand, self.clock.now_us() - asked_us)
+        booking, waited_us = admit(gate, gate.charges_us(demand), max_wait_us)
+        return Reservation(gate, booking, demand, waited_us)
 
     async def aadmit(self, gate: Gate, demand: Demand, max_wait_us: int | None) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
-        charges_us = gate.charges_us(demand)
-        asked_us = self.clock.now_us()
-        booking = await admit_async(gate, charges_us, max_wait_us)
-        return Reservation(gate, booking, demand, self.clock.now_us() - asked_us)
+        booking, waited_us = await admit_async(gate, gate.charges_us(demand), max_wait_us)
+        return Reservation(gate, booking, demand, waited_us)
 
     @property
     def max_wait_us(self) -> int | None:

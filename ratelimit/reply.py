@@ -6,11 +6,12 @@ at all), reading it ends in an Outcome, never in an exception.
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from ._json import loads
 
 MAX_KEPT = 16 * 1024 * 1024
 """Bytes of a reply kept for reading. A longer JSON body is read from its tail, a longer stream by its last events."""
@@ -63,7 +64,7 @@ class JsonReader:
         raw = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         try:
-            document = json.loads(self._decode(raw) if self._decode else raw) if raw else None
+            document = loads(self._decode(raw) if self._decode else raw) if raw else None
         except (ValueError, RecursionError, zlib.error):
             document = None
         except (
@@ -192,7 +193,7 @@ def outcome_of(document: Mapping[str, Any], status: int, complete: bool) -> Outc
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line[5:])
+        event = loads(line[5:])
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

@@ -49,8 +49,9 @@ class Constant(NamedTuple):
     assumed: bool
 
 
-class AdmissionRule(NamedTuple):
-    """One dated formula of data/tiers.yaml `admission`; ratelimit.demand applies it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class AdmissionRule:
+    """One dated formula of data/tiers.yaml `admission`; ratelimit.demand applies it. Hashed by identity: it is a key."""
 
     endpoint: str
     effective_from: date

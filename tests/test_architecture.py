@@ -27,7 +27,7 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "line", "headers"},
+    {"errors", "limit", "clock", "gcra", "line", "headers", "_json"},
     {"tiers", "context", "reply"},
     {"demand", "stores", "gate"},
     {"_admit", "_admit_async", "limiter", "accounting", "preflight", "job", "results"},

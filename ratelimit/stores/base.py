@@ -31,9 +31,10 @@ class Booking:
     charges_us   (n,) µs   bucket time charged per limit of the lane
     backlogs_us  (n,) µs   backlog each bucket had before this charge (how busy the lane was)
     delay_us          µs   how long from now until the act instant; 0 = go now
+    slack_us          µs   the least part of a burst kept for delay jitter when it was made
     """
 
-    __slots__ = ("backlogs_us", "charges_us", "delay_us", "lane", "numbers", "open")
+    __slots__ = ("backlogs_us", "charges_us", "delay_us", "lane", "numbers", "open", "slack_us")
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class Booking:
         numbers: tuple[int, ...],
         backlogs_us: tuple[int, ...],
         delay_us: int,
+        slack_us: int = 0,
     ) -> None:
         self.lane = lane
         self.charges_us = charges_us
         self.numbers = numbers
         self.backlogs_us = backlogs_us
         self.delay_us = delay_us
+        self.slack_us = slack_us
         self.open = True
 
 

@@ -14,6 +14,10 @@ MAX_SLACK_SHARE = 20
 """At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
 
 
+MAX_SLACK_US = 2_000_000
+"""At most so much is ever learned at once, however late a request was."""
+
+
 class _Cell(Bucket):
     """A bucket and the part of its burst that is kept for delay jitter."""
 
@@ -50,10 +54,13 @@ class MemoryStore:
                 return act_us - now_us
             numbers = []
             backlogs_us = []
+            slack_us = MAX_SLACK_US
             for (cell, _), charge_us in zip(cells, charges_us, strict=True):
                 backlogs_us.append(cell.tat_us - act_us)
                 numbers.append(cell.charge(act_us, charge_us) if charge_us else 0)
-            return Booking(lane, charges_us, tuple(numbers), tuple(backlogs_us), act_us - now_us)
+                if cell.slack_us < slack_us:
+                    slack_us = cell.slack_us
+            return Booking(lane, charges_us, tuple(numbers), tuple(backlogs_us), act_us - now_us, slack_us)
 
     def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
         with self._lock:
