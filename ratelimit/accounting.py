@@ -14,14 +14,14 @@ from pricing.budget import Budget
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, estimate
 from pricing.ledger import Ledger
+from pricing.prices import PriceTable, load_prices
+from pricing.tokens import count_tokens
 from pricing.usage import Usage
 
 from .context import CURRENT
 from .reply import RUNNING, Outcome
 
 if TYPE_CHECKING:
-    from pricing.prices import PriceTable
-
     from .exchange import Call
 
 
@@ -49,7 +49,7 @@ class Accountant:
         self.ledger = ledger
         self._budgets = tuple(budgets)
         self._tags = dict(tags or {})
-        self._prices = prices
+        self._prices = prices or load_prices()
         self._at = at
 
     def estimate(self, call: Call) -> Estimate:
@@ -132,8 +132,6 @@ class Accountant:
                 return usage, True, ""
             return None, False, "the reply's usage is unreadable"
         if outcome.text:
-            from pricing.tokens import count_tokens
-
             output = count_tokens(outcome.text, outcome.model or call.model)
             why = "the stream carried no usage" if outcome.complete else "the stream was cut before its usage"
             usage = Usage(input_tokens=call.count.tokens, output_tokens=output)

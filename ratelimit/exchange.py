@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from pricing.tokens import Count, count_input
+from pricing.usage import Usage
+
 from ._json import loads
 from .context import CURRENT
 from .demand import Demand, demand
@@ -23,8 +26,6 @@ from .preflight import check
 from .reply import JsonReader, Outcome, StreamReader
 
 if TYPE_CHECKING:
-    from pricing.tokens import Count
-
     from .accounting import Accountant
     from .limiter import Limiter, Reservation
 
@@ -65,8 +66,6 @@ class Call:
     def count(self) -> Count:
         """The input tokens of the body, counted once."""
         if self._count is None:
-            from pricing.tokens import count_input
-
             self._count = count_input(self.body, self.endpoint)
         return self._count
 
@@ -230,8 +229,6 @@ class Visit:
                     call.model, refusal.limit_name, refusal.used, refusal.limit, refusal.retry_after_us or 0
                 )
         elif reservation.demand.refunds and outcome.status == 200 and outcome.usage is not None:
-            from pricing.usage import Usage
-
             used = Usage.from_response(outcome.usage)
             if used is not None:
                 reservation.settle(tokens=used.total_input + used.total_output)

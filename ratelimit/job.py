@@ -49,7 +49,7 @@ def read_job(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
     """
     seen: dict[bytes, int] = {}
     try:
-        with _open(Path(path)) as file:
+        with open_job(Path(path)) as file:
             number = 0
             while True:
                 raw = file.readline(MAX_LINE_BYTES + 1)
@@ -130,7 +130,8 @@ def _checked(line: Line) -> Line | BadLine:
     return line
 
 
-def _open(path: Path) -> BufferedIOBase:
+def open_job(path: Path) -> BufferedIOBase:
+    """Open a job file's bytes, plain or .gz."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 

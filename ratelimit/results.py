@@ -8,14 +8,25 @@ requests are taken out to be tried again: a finished file has exactly one line p
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from types import ModuleType
+from typing import Any
 
 from .errors import ConfigError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_OURS = b'{"id":"batch_req_'
 
 
 def result_line(
@@ -32,12 +43,12 @@ def result_line(
 
 
 class Results:
-    """The output file of one run.
+    """The output file of one run, held for this process alone.
 
     path    where the lines go
     resume  go on with an existing file; without it an existing, non-empty file is an error
 
-    Raises  ConfigError when the file exists, is not a results file, or cannot be written
+    Raises  ConfigError when the file exists, is not a results file, is held by another run, or cannot be written
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
@@ -45,50 +56,97 @@ class Results:
         self.done: set[str] = set()
         self.retrying = 0
         self.torn = False
+        self._dirty = False
+        self._file = self._opened()
         try:
-            if self.path.exists() and self.path.stat().st_size:
+            if os.fstat(self._file.fileno()).st_size:
                 if not resume:
                     raise ConfigError(
                         f"{self.path} exists already: use --resume to go on with it, or name another output file"
                     )
                 self._take_over()
-            self._file: IO[bytes] = self.path.open("ab")
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from error
-        self._dirty = False
+            self._file.close()
+            raise self._unwritable(error) from error
+        except ConfigError:
+            self._file.close()
+            raise
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append one line; it survives the death of this process when this returns."""
-        self._file.write(
-            json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
-        )
-        self._file.flush()
+        """Append one line; it survives the death of this process when this returns.
+
+        Raises  ConfigError when the disk is full or gone
+        """
+        raw = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            while raw:
+                raw = raw[self._file.write(raw) :]
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._dirty = True
 
     def sync(self) -> None:
-        """Force what was written to disk; cheap when there is nothing new."""
+        """Force what was written to disk; cheap when there is nothing new. Raises ConfigError as `write` does."""
         if self._dirty:
             self._dirty = False
-            os.fsync(self._file.fileno())
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a pipe or a terminal has no disk
+                    raise self._unwritable(error) from error
 
     def close(self) -> None:
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"{self.path}: cannot be written: {error.strerror}")
+
+    def _opened(self) -> FileIO:
+        """Open the file to append to it, unbuffered and locked."""
+        while True:
+            try:
+                file = FileIO(self.path, "a")
+            except OSError as error:
+                raise self._unwritable(error) from error
+            if not _locked(file):
+                file.close()
+                raise ConfigError(f"{self.path} is being written by another run: wait for it, or name another file")
+            # Another run may have moved a new file into its place between the opening and the lock.
+            if _is_at(file, self.path):
+                return file
+            file.close()
 
     def _take_over(self) -> None:
         """Read an earlier run's file: keep the lines that succeeded, drop the torn and the failed."""
         fresh = self.path.with_name(self.path.name + ".resuming")
-        with self.path.open("rb") as old, fresh.open("wb") as new:
-            for number, raw in enumerate(old, 1):
-                if not raw.endswith(b"\n"):
-                    self.torn = True
-                elif self._succeeded(number, raw):
-                    new.write(raw)
-            new.flush()
-            os.fsync(new.fileno())
-        # Moved into place whole: a crash before this leaves the old file untouched.
-        fresh.replace(self.path)
+        try:
+            with self.path.open("rb") as old, fresh.open("wb") as new:
+                for number, raw in enumerate(old, 1):
+                    if not raw.endswith(b"\n"):
+                        self._check_torn(number, raw)
+                    elif self._succeeded(number, raw):
+                        new.write(raw)
+                new.flush()
+                os.fsync(new.fileno())
+            taken = FileIO(fresh, "a")
+            _locked(taken)
+            # Moved into place whole: a crash before this leaves the old file untouched.
+            fresh.replace(self.path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file = taken
+
+    def _check_torn(self, number: int, raw: bytes) -> None:
+        """A last line without its end is cut off if it is one of ours: somebody else's file is left alone."""
+        if not (raw.startswith(_OURS) or _OURS.startswith(raw)):
+            raise self._foreign(number)
+        self.torn = True
 
     def _succeeded(self, number: int, raw: bytes) -> bool:
         try:
@@ -96,10 +154,33 @@ class Results:
             custom_id, response = line["custom_id"], line["response"]
             good = response is not None and response["status_code"] < 400
         except (ValueError, LookupError, TypeError) as error:
-            raise ConfigError(f"{self.path}:{number}: not a line of results; is this the right file?") from error
+            raise self._foreign(number) from error
         if not good:
             self.retrying += 1
         elif custom_id not in self.done:
             self.done.add(custom_id)
             return True
+        return False
+
+    def _foreign(self, number: int) -> ConfigError:
+        return ConfigError(f"{self.path}:{number}: not a line of results; is this the right file?")
+
+
+def _locked(file: FileIO) -> bool:
+    """Lock a file for this process until it is closed, where the system can."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # some network file systems have no locks
+    return True
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
         return False

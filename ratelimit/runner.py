@@ -56,6 +56,7 @@ class Progress:
 
     total: int | None = None
     read: int = 0
+    kept: int = 0  # results that an earlier run left; `skipped` counts those met so far
     skipped: int = 0
     done: int = 0
     failed: int = 0
@@ -96,6 +97,13 @@ class Progress:
         found.count += 1
 
     @property
+    def not_sent(self) -> int:
+        """Lines without a result: those that were not read are among them, where the job's length is known."""
+        unread = max(0, (self.total or 0) - self.read)
+        unread -= min(unread, max(0, self.kept - self.skipped))
+        return self.read + unread - self.done - self.failed - self.bad - self.skipped
+
+    @property
     def refused(self) -> int:
         """429s met, of every kind."""
         return sum(self.refusals.values())
@@ -129,7 +137,7 @@ class Report:
                 "failed": p.failed,
                 "bad": p.bad,
                 "skipped_as_done": p.skipped,
-                "not_sent": p.read - p.done - p.failed - p.bad - p.skipped,
+                "not_sent": p.not_sent,
             },
             "stopped": p.stopped or None,
             "failures": {
@@ -177,7 +185,7 @@ class Runner:
         self.ledger = ledger
         self.results = results
         self.run_name = run
-        self.progress = Progress()
+        self.progress = Progress(kept=len(results.done))
         self.bad_lines: list[BadLine] = []
         self._attempts = attempts
         self._strict = strict
@@ -186,43 +194,42 @@ class Runner:
         self._air = asyncio.Semaphore(concurrency)
         self._door = asyncio.Semaphore(BEFORE_THE_LIMITER)
         self._paid = 0  # requests in the air that hold part of the budget
+        self._grounded: set[asyncio.Task[Any]] = set()  # lines whose request is not in the air
         self._ended = asyncio.Event()  # set, and replaced, whenever a request has ended: held budget came free
         self._work: dict[str, list[int]] = {}  # bucket time per limit of what was admitted, by lane
 
     def stop(self, reason: str) -> None:
-        """Admit nothing more; what is in the air is finished and written."""
+        """Admit nothing more, not even what stands in line; what is in the air is finished and written."""
         if not self.progress.stopped:
             self.progress.stopped = reason
+            for task in self._grounded - {asyncio.current_task()}:
+                task.cancel()
 
     async def run(self, lines: Iterable[Line | BadLine]) -> Report:
-        """Send every line, write every result, and say how it went. With strict, a bad line raises ConfigError."""
+        """Send every line, write every result, and say how it went.
+
+        Raises  ConfigError when the job cannot be read on, or has a bad line and `strict`: after what was in the air
+                has been finished and written
+        """
         progress, clock = self.progress, self.limiter.clock
         progress.started_us = clock.now_us()
         syncing = asyncio.create_task(self._sync_often())
+        broken: ConfigError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                for line in lines:
-                    progress.read += 1
-                    if isinstance(line, BadLine):
-                        self._bad(line)
-                    elif line.custom_id in self.results.done:
-                        progress.skipped += 1
-                    else:
-                        await self._air.acquire()
-                        await self._door.acquire()
-                        if progress.stopped:
-                            self._door.release()
-                            self._air.release()
-                            break
-                        group.create_task(self._carry(line))
-                    # One line per turn of the loop: building requests must not keep those in the air from being read.
-                    await asyncio.sleep(0)
+                try:
+                    await self._feed(lines, group)
+                except ConfigError as error:
+                    broken = error
+                    self.stop(str(error))
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
             syncing.cancel()
             self.results.sync()
             progress.finished_us = clock.now_us()
+        if broken is not None:
+            raise broken
         minimum_us, binding = self._minimum()
         return Report(
             progress,
@@ -232,6 +239,28 @@ class Runner:
             self.ledger.totals(run=self.run_name),
             self.ledger.totals(by="model", run=self.run_name),
         )
+
+    async def _feed(self, lines: Iterable[Line | BadLine], group: asyncio.TaskGroup) -> None:
+        """Start a task per line, as fast as places come free."""
+        progress = self.progress
+        for line in lines:
+            if progress.stopped:
+                return
+            progress.read += 1
+            if isinstance(line, BadLine):
+                self._bad(line)
+            elif line.custom_id in self.results.done:
+                progress.skipped += 1
+            else:
+                await self._air.acquire()
+                await self._door.acquire()
+                if progress.stopped:
+                    return
+                task = group.create_task(self._carry(line))
+                self._grounded.add(task)
+                task.add_done_callback(self._grounded.discard)
+            # One line per turn of the loop: building requests must not keep those in the air from being read.
+            await asyncio.sleep(0)
 
     def _bad(self, line: BadLine) -> None:
         if self._strict:
@@ -284,15 +313,21 @@ class Runner:
                 again_us = self._again_us(error, attempt)
                 if again_us is None:
                     return _failure(line, error)
+                if self.progress.stopped:
+                    return None
                 await asyncio.sleep(self.limiter.clock.seconds(again_us))
 
     async def _attempt(self, line: Line, door: _Door) -> dict[str, Any]:
         progress = self.progress
         admitted: Reservation | None = None
+        task = asyncio.current_task()
+        assert task is not None
 
         def on_admitted(reservation: Reservation) -> None:
             nonlocal admitted
             admitted = reservation
+            self._grounded.discard(task)
+            progress.attempts += 1
             progress.tokens_admitted += reservation.demand.tokens
             now_us = self.limiter.clock.now_us()
             if progress.first_admission_us is None:
@@ -308,15 +343,22 @@ class Runner:
             CallContext(custom_id=line.custom_id, run=self.run_name, on_admitted=on_admitted, on_cost=progress.add_cost)
         )
         try:
-            progress.attempts += 1
             response = await self.client.post(
                 line.endpoint.removeprefix("/v1"), cast_to=self._raw(), body=dict(line.body)
             )
-            body = response.json()
-            if isinstance(body, dict) and body.get("status") in RUNNING and line.body.get("background"):
-                body = await self._poll(body)
             if admitted is not None:
                 self._count(admitted)
+            try:
+                body = response.json()
+            except ValueError as error:
+                return result_line(line.custom_id, error=_unreadable(response.status_code, error))
+            if isinstance(body, dict) and body.get("status") in RUNNING and line.body.get("background"):
+                answer = await self._poll(str(body.get("id")))
+                if not isinstance(answer, dict):
+                    # Never asked again: the response may be there, and would be paid twice.
+                    message = f"response {body.get('id')} was started and could not be asked after: {answer}"
+                    return result_line(line.custom_id, error={"code": "poll_failed", "message": message})
+                body = answer
             return result_line(
                 line.custom_id, status=response.status_code, request_id=response.headers.get("x-request-id"), body=body
             )
@@ -325,17 +367,32 @@ class Runner:
             if admitted is not None:
                 progress.in_flight -= 1
                 self._paid -= 1
-            self._ended.set()
-            self._ended = asyncio.Event()
+                self._grounded.add(task)
+                self._ended.set()
+                self._ended = asyncio.Event()
 
-    async def _poll(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask after a background response until it has ended; gently, and each time a little differently."""
-        while body.get("status") in RUNNING:
+    async def _poll(self, response_id: str) -> dict[str, Any] | Exception:
+        """Ask after a background response until it has ended; gently, and each time a little differently.
+
+        → the response, or the error of the last of too many polls that failed in a row
+        """
+        failed = 0
+        while True:
             pause_us = POLL_US + self._random.randrange(POLL_US // 2)
-            await asyncio.sleep(self.limiter.clock.seconds(pause_us))
-            response = await self.client.get(f"/responses/{body['id']}", cast_to=self._raw())
-            body = response.json()
-        return body
+            try:
+                await asyncio.sleep(self.limiter.clock.seconds(pause_us))
+                response = await self.client.get(f"/responses/{response_id}", cast_to=self._raw())
+                body = response.json()
+            except Exception as error:
+                failed += 1
+                again_us = POLL_US if isinstance(error, ValueError) else self._again_us(error, failed)
+                if again_us is None or failed >= self._attempts:
+                    return error
+                await asyncio.sleep(self.limiter.clock.seconds(again_us))
+                continue
+            failed = 0
+            if not isinstance(body, dict) or body.get("status") not in RUNNING:
+                return body if isinstance(body, dict) else ValueError(f"expected a JSON object, found {body!r:.80}")
 
     def _again_us(self, error: Exception, attempt: int) -> int | None:
         """Say after how long (µs) to try again, or None: never again."""
@@ -407,6 +464,11 @@ class _Door:
         if self._inside:
             self._inside = False
             self._semaphore.release()
+
+
+def _unreadable(status: int, error: ValueError) -> dict[str, str]:
+    """The error of a reply that is no JSON: it was billed all the same, so it is not asked again."""
+    return {"code": "unreadable_reply", "message": f"HTTP {status}, and the reply is not JSON: {error}"}
 
 
 def _failure(line: Line, error: Exception) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Constant(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdmissionRule:
-    """One dated formula of data/tiers.yaml `admission`; ratelimit.demand applies it. Hashed by identity: it is a key."""
+    """One dated formula of data/tiers.yaml `admission`; ratelimit.demand applies it. Hashed by identity, as a key."""
 
     endpoint: str
     effective_from: date

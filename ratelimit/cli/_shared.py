@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import ConfigError
+from ..job import open_job
 from ..limiter import Limits
 
 
@@ -49,11 +51,11 @@ def api_key(base_url: str | None) -> str:
 
 
 def counted_lines(path: str) -> int | None:
-    """Count the non-blank lines of a plain file, for progress; None for a compressed one."""
-    if path.endswith(".gz"):
+    """Count the non-blank lines of a job file, for progress; None for what can be read only once, such as a pipe."""
+    if not os.path.isfile(path):
         return None
     try:
-        with open(path, "rb") as file:
+        with open_job(Path(path)) as file:
             return sum(1 for line in file if line.strip())
-    except OSError:
+    except (OSError, EOFError):
         return None  # reading it properly will say what is wrong

@@ -52,7 +52,7 @@ def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, A
     prices = {}
     for row in table.rows(card.model):
         if row.effective_from <= today and (row.effective_until is None or today <= row.effective_until):
-            rates = {kind: Usd(pico * 1_000_000).format()[1:] for kind, pico in row.pico_per_token.items()}
+            rates = {kind: _rate(pico) for kind, pico in row.pico_per_token.items()}
             if row.cached_as_input:
                 rates["cached_input"] = rates["input"]
             prices[row.service_tier] = {
@@ -104,6 +104,12 @@ def _limits(model: str, only_tier: str | None, tiers: TierTable) -> dict[str, An
         until = tiers.scheme_of(name).effective_until
         found[name] = {**row, "scheme_until": _day(until), "source": str(tiers.source(model, name))}
     return found
+
+
+def _rate(pico_per_token: int) -> str:
+    """A price per million tokens to its last digit, with two decimals at least."""
+    whole, _, part = str(Usd(pico_per_token * 1_000_000)).partition(".")
+    return f"{whole}.{part:0<2}"
 
 
 def _summary(document: dict[str, Any]) -> str:

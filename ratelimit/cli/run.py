@@ -143,9 +143,8 @@ async def run_job(
             timeout=library.Timeout(600, connect=30, pool=None),  # a place in our own pool is not the server's fault
         ),
     ) as plain:
-        client = wrap(
-            plain, limiter=limiter, ledger=ledger, budget=Budget.parse(budget, run=run) if budget else None, at=at
-        )
+        cap = None if budget is None else Budget.parse(budget, run=run)
+        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, at=at)
         runner = Runner(
             client, limiter, ledger, results, run=run, concurrency=concurrency, attempts=attempts, strict=strict
         )
@@ -178,7 +177,7 @@ def _stop_on_interrupt(runner: Runner) -> Iterator[None]:
 @contextlib.contextmanager
 def _shown(progress: Progress, limiter: Limiter, quiet: bool) -> Iterator[None]:
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stderr.isatty():  # not `is_terminal`: CI forces colours, and a log is no terminal
         yield
         return
     line = _Line(progress, limiter)
@@ -226,13 +225,12 @@ def progress_line(progress: Progress, limiter: Limiter, clock: Clock) -> str:
 def print_summary(report: Report, output: str | None, ledger: str | None) -> None:
     """Print how a job ended, for people."""
     p, totals = report.progress, report.totals
-    not_sent = p.read - p.done - p.failed - p.bad - p.skipped
     counts = [f"{p.done:,} done"]
     for number, words in (
         (p.failed, "failed"),
         (p.bad, "bad lines"),
         (p.skipped, "done before"),
-        (not_sent, "not sent"),
+        (p.not_sent, "not sent"),
     ):
         if number:
             counts.append(f"{number:,} {words}")

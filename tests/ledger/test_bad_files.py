@@ -146,6 +146,21 @@ def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
         assert ledger.totals().posted_count == 30
 
 
+def test_threads_make_one_new_file_together(tmp_path: Path, at_once: Callable[..., Any]) -> None:
+    """Eight that open one new file at the same instant each find, or make, the same whole ledger, and write to it."""
+    for number in range(20):
+        path = tmp_path / f"costs {number}.db"
+
+        def write(i: int, path: Path = path) -> int:
+            with Ledger(path) as ledger:
+                return pend(ledger, run=f"run {i}")
+
+        ids = at_once(write)
+        assert sorted(ids) == list(range(1, 9))
+        with Ledger(path) as ledger:
+            assert [entry.run for entry in ledger.entries()] == [f"run {ids.index(n)}" for n in range(1, 9)]
+
+
 def use(path: Path) -> None:
     """Open a ledger, read it in every way, and write to it."""
     with Ledger(path) as ledger:
@@ -464,3 +479,36 @@ def test_a_killed_child_after_a_fork_takes_nothing_along(tmp_path: Path) -> None
     with Ledger(path) as ledger:
         totals = ledger.totals(by="model")
         assert (totals["m"].expired_count, totals["child"].pending_count) == (10, 10)
+
+
+def test_a_parent_that_closes_takes_nothing_from_its_child(tmp_path: Path) -> None:
+    """What a child writes after its parent closed the ledger, or ended, is in the file when both are gone."""
+    path = tmp_path / "costs.db"
+    done = script(
+        """
+        import os, sys
+        from pricing import Ledger, Usd
+        ledger = Ledger(sys.argv[1])
+        write = lambda who: ledger.pend(model=who, endpoint="e", estimate=Usd(1))
+        write("parent")
+        closed, close = os.pipe()
+        if os.fork() == 0:
+            os.close(close)
+            write("child")
+            os.read(closed, 1)
+            for _ in range(20):
+                write("child")
+            os._exit(0)
+        write("parent")
+        ledger.close()
+        os.close(close)
+        assert os.wait()[1] == 0
+        print(Ledger(sys.argv[1]).totals(by="model")["child"].pending_count)
+        """,
+        path,
+    )
+    assert (done.stdout, done.stderr) == ("21\n", "")
+    with Ledger(path) as ledger:
+        assert {name: part.pending_count for name, part in ledger.totals(by="model").items()} == {
+            "parent": 2, "child": 21
+        }  # fmt: skip

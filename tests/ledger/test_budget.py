@@ -97,7 +97,7 @@ def test_eight_threads_get_exactly_the_room_there_is(
     shared: list[Ledger], at_once: Callable[..., Any], room: int
 ) -> None:
     """When the budget has room for five of eight calls made at once, five are sent and three are refused."""
-    for number in range(30):
+    for number in range(100):
         run = f"round {number}"
         budget = Budget(Usd(10 * room + 9), run=run)
         answers = at_once(lambda i, budget=budget, run=run: admitted(shared[i], 10, budget, run=run))

@@ -1,0 +1,137 @@
+"""Law: a job with a budget never costs more than it, keeps what it paid for, and goes on when it is given more.
+
+The commands run in processes of their own: a run that forgets to stop is killed, and its test fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+CAP = 2_000
+INPUT = 26  # "word" twenty times, and six tokens around one message
+WORST = (Decimal(INPUT) * 20 + Decimal(CAP) * 80) / 1_000_000
+"""Dollars that one request of `job` can cost at most: $0.16052."""
+BUDGET = Decimal(1)
+LINES = 24
+
+
+def spent(desk: Any) -> Decimal:
+    """What the replies in the output cost, by their own usage, at $20 and $80 per 1M tokens."""
+    usages = [line["response"]["body"]["usage"] for line in desk.results()]
+    tokens = sum(usage["input_tokens"] * 20 + usage["output_tokens"] * 80 for usage in usages)
+    return Decimal(tokens) / 1_000_000
+
+
+@pytest.fixture
+def job(desk: Any, request_line: Callable[..., Any]) -> Iterator[Any]:
+    """A job of about $2.80; a budget of $1 has room for the worst case of six requests at a time."""
+    desk.write(request_line(number, words=20, cap=CAP) for number in range(LINES))
+    return desk
+
+
+@pytest.mark.parametrize("replies", [{"latency": 0}, {"latency": 0.1, "output_tokens": CAP}], ids=["usual", "worst"])
+def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(
+    replies: dict[str, Any], job: Any, serve: Callable[..., Any]
+) -> None:
+    """It spends what fits and no cent more, drains, keeps what it paid for, exits 3; a larger budget does the rest."""
+    server = serve(**replies)
+    ended = job.wait(job.spawn(server, "--budget", "1 USD", "--json"))
+    assert ended.code == 3, ended
+    counters = server.counters()
+    results = job.results()
+    assert all(line["response"]["status_code"] == 200 for line in results)
+    assert len(results) == counters["requests"] == counters["usage"]["calls"] < LINES
+    assert spent(job) == Decimal(ended.report["cost"]["posted"])
+    assert spent(job) <= BUDGET
+    assert spent(job) + WORST > BUDGET, "it stopped while another request would have fitted"
+    assert job.states() == {"posted": len(results)}
+    assert ended.report["stopped"].startswith("budget")
+    assert ended.report["requests"]["attempts"] == counters["requests"]
+
+    more = job.wait(job.spawn(server, "--budget", "10 USD", "--resume", "--json"))
+    assert more.code == 0
+    assert Counter(server.sent()) == Counter(f"line-{number}" for number in range(LINES))
+    assert sorted(job.ids()) == sorted(f"line-{number}" for number in range(LINES))
+    assert job.results()[: len(results)] == results
+    assert Decimal(more.report["cost"]["posted"]) == spent(job) > BUDGET
+
+
+def test_one_request_at_a_time_stops_likewise(job: Any, serve: Callable[..., Any]) -> None:
+    """With one request in the air nothing is held by others: the first that may not fit ends the job."""
+    server = serve()
+    ended = job.wait(job.spawn(server, "--budget", "1", "--concurrency", "1"))
+    assert ended.code == 3
+    assert spent(job) <= BUDGET < spent(job) + WORST
+    assert "budget" in ended.out
+    assert "$1" in ended.out or "1 USD" in ended.out
+    assert f"{len(job.results())} done" in ended.out
+    assert "Traceback" not in ended.err
+
+
+def test_the_report_counts_every_line_that_was_not_sent(job: Any, serve: Callable[..., Any]) -> None:
+    """After an early stop `not_sent` is the rest of the file, not just the part of it that was read."""
+    server = serve()
+    report = job.wait(job.spawn(server, "--budget", "1", "--concurrency", "1", "--json")).report
+    assert report["lines"]["done"] + report["lines"]["not_sent"] == LINES
+
+
+def test_a_budget_too_small_for_anything_sends_nothing(job: Any, serve: Callable[..., Any]) -> None:
+    """When not even the first request fits, the server sees nothing, and the message carries the numbers."""
+    server = serve()
+    ended = job.wait(job.spawn(server, "--budget", "$0.10"))
+    assert ended.code == 3
+    assert server.counters()["requests"] == 0
+    assert job.results() == []
+    assert job.states() == {}
+    assert "0.1 USD" in ended.out
+    assert "$0.16" in ended.out
+
+
+def test_resuming_with_the_same_budget_spends_nothing_more(job: Any, serve: Callable[..., Any]) -> None:
+    """The budget is the job's, not the process's: what earlier runs spent is counted."""
+    server = serve()
+    assert job.wait(job.spawn(server, "--budget", "1", "--concurrency", "1")).code == 3
+    before = len(job.results())
+    again = job.wait(job.spawn(server, "--budget", "1", "--concurrency", "1", "--resume"))
+    assert again.code == 3
+    assert len(job.results()) == before == server.counters()["requests"]
+
+
+def test_the_budget_counts_this_job_only(job: Any, serve: Callable[..., Any]) -> None:
+    """In a ledger shared with other jobs, their spending is not this job's."""
+    server = serve()
+    shared = str(job.folder / "shared.db")
+    assert job.wait(job.spawn(server, "--ledger", shared)).code == 0
+    other = job.folder / "other.jsonl"
+    job.output = other
+    ended = job.wait(job.spawn(server, "--ledger", shared, "--budget", "4", "--json"))
+    assert ended.code == 0
+    assert Decimal(ended.report["cost"]["posted"]) == spent(job)
+
+
+def test_a_request_nobody_can_price_is_not_sent_under_a_budget(
+    job: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """A model without a price could cost anything: under a budget it stops the job, and the message says why."""
+    server = serve()
+    job.write([request_line(0, model="a-model-nobody-priced")])
+    ended = job.wait(job.spawn(server, "--budget", "1"))
+    assert ended.code == 3
+    assert "no price" in ended.out
+    assert server.counters()["requests"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "abc", "nan", "-1", "0", "5 EUR", "5/year", "1e999", "2,50"])
+def test_a_budget_that_cannot_be_read_is_an_error_at_once(text: str, job: Any, idle: Any) -> None:
+    """A budget that is no amount of dollars is an error, never taken for "no budget", and nothing is sent."""
+    before = len(idle.sent())
+    ended = job.run(idle, f"--budget={text}")
+    assert ended.code in (1, 2)
+    assert ended.out == ""
+    assert "budget" in ended.err or "amount" in ended.err
+    assert len(idle.sent()) == before
