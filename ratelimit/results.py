@@ -143,8 +143,8 @@ class Results:
         self._file = taken
 
     def _check_torn(self, number: int, raw: bytes) -> None:
-        """A last line without its end is cut off if it is one of ours: somebody else's file is left alone."""
-        if not (raw.startswith(_OURS) or _OURS.startswith(raw)):
+        """A last line without its end is cut off, unless it is all there is and not ours."""
+        if number == 1 and not (raw.startswith(_OURS) or _OURS.startswith(raw)):
             raise self._foreign(number)
         self.torn = True
 

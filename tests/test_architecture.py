@@ -30,7 +30,7 @@ LAYERS = [
     {"errors", "limit", "clock", "gcra", "line", "headers", "_json"},
     {"tiers", "context", "reply"},
     {"demand", "stores", "gate"},
-    {"_admit", "_admit_async", "limiter", "accounting", "preflight", "job", "results"},
+    {"_admit", "_admit_async", "limiter", "accounting", "preflight", "job", "results", "progress"},
     {"exchange"},
     {"transports"},
     {"runner", "emulator", "testing"},

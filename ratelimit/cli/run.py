@@ -24,8 +24,9 @@ from pricing.money import Usd
 from ..clock import US_PER_S, Clock
 from ..job import read_job
 from ..limiter import Limiter
+from ..progress import Progress, Report
 from ..results import Results
-from ..runner import Progress, Report, Runner, run_name
+from ..runner import Runner, run_name
 from ._shared import Day, api_key, counted_lines, own_limits, print_json
 
 

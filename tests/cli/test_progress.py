@@ -19,7 +19,7 @@ from pricing.money import Usd
 from ratelimit.cli.run import progress_line
 from ratelimit.emulator import Emulator
 from ratelimit.limiter import Limiter
-from ratelimit.runner import Progress
+from ratelimit.progress import Progress
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock
 

@@ -1,7 +1,7 @@
 """Law: a file that cannot be a ledger is refused by one clear LedgerError that names it, and is left as it was.
 
-And: what a ledger is given is kept exactly or refused whole, nothing else is kept, and neither a full disk nor a fork
-breaks what is there.
+And: what a ledger is given is kept exactly or refused whole, nothing else is kept, and a full disk breaks nothing that is
+there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from pricing.errors import LedgerError, OverBudget
 from pricing.prices import PriceRow
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
-FORKER = Path(__file__).with_name("forker.py")
 TOP = 2**63 - 1
 
 
@@ -436,79 +434,3 @@ def test_only_what_was_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert b"run 39" in data
     for secret in ("sk-secret", str(Path.cwd()), sys.executable, str(tmp_path)):
         assert secret.encode() not in data
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_fork_while_a_thread_writes_breaks_neither_side(tmp_path: Path) -> None:
-    """Forty forks, each in the middle of another thread's writing: parent and children go on, and no call is lost."""
-    path, forks, calls = tmp_path / "costs.db", 40, 5
-    done = subprocess.run(
-        [sys.executable, FORKER, path, str(forks), str(calls)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    with Ledger(path) as ledger:
-        (counted,) = (int(entry.tags["count"]) for entry in ledger.entries() if entry.custom_id == "last")
-        parts = {who: part.expired_count for who, part in ledger.totals(by="tag:who").items()}
-        children = {f"child {number}": calls for number in range(forks)}
-        assert parts == {"thread": counted, "parent": forks, "last": 1, **children}
-        assert counted > forks
-        assert ledger.totals().pending_count == 0
-
-
-def test_a_killed_child_after_a_fork_takes_nothing_along(tmp_path: Path) -> None:
-    """A child that is killed, or ends without closing, leaves the parent's write-ahead log where it was."""
-    path = tmp_path / "costs.db"
-    done = script(
-        """
-        import os, signal, sys
-        from pricing import Ledger, Usd
-        ledger = Ledger(sys.argv[1])
-        for number in range(10):
-            entry = ledger.pend(model="m", endpoint="e", estimate=Usd(1))
-            child = os.fork()
-            if child == 0:
-                ledger.pend(model="child", endpoint="e", estimate=Usd(1))
-                os.kill(os.getpid(), signal.SIGKILL) if number % 2 else os._exit(0)
-            os.waitpid(child, 0)
-            assert ledger.expire(entry, "")
-        os.kill(os.getpid(), signal.SIGKILL)
-        """,
-        path,
-    )
-    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
-    with Ledger(path) as ledger:
-        totals = ledger.totals(by="model")
-        assert (totals["m"].expired_count, totals["child"].pending_count) == (10, 10)
-
-
-def test_a_parent_that_closes_takes_nothing_from_its_child(tmp_path: Path) -> None:
-    """What a child writes after its parent closed the ledger, or ended, is in the file when both are gone."""
-    path = tmp_path / "costs.db"
-    done = script(
-        """
-        import os, sys
-        from pricing import Ledger, Usd
-        ledger = Ledger(sys.argv[1])
-        write = lambda who: ledger.pend(model=who, endpoint="e", estimate=Usd(1))
-        write("parent")
-        closed, close = os.pipe()
-        if os.fork() == 0:
-            os.close(close)
-            write("child")
-            os.read(closed, 1)
-            for _ in range(20):
-                write("child")
-            os._exit(0)
-        write("parent")
-        ledger.close()
-        os.close(close)
-        assert os.wait()[1] == 0
-        print(Ledger(sys.argv[1]).totals(by="model")["child"].pending_count)
-        """,
-        path,
-    )
-    assert (done.stdout, done.stderr) == ("21\n", "")
-    with Ledger(path) as ledger:
-        assert {name: part.pending_count for name, part in ledger.totals(by="model").items()} == {
-            "parent": 2, "child": 21
-        }  # fmt: skip

@@ -23,8 +23,8 @@ from ratelimit.cli.run import run_job
 from ratelimit.clock import ScaledClock
 from ratelimit.emulator import Emulator
 from ratelimit.limiter import Limiter
+from ratelimit.progress import Report
 from ratelimit.results import Results
-from ratelimit.runner import Report
 from ratelimit.stores.memory import INITIAL_SLACK_US, MemoryStore
 
 DAY = date(2026, 8, 1)
