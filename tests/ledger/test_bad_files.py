@@ -1,7 +1,6 @@
 """Law: a file that cannot be a ledger is refused by one clear LedgerError that names it, and is left as it was.
 
-And: what a ledger is given is kept exactly or refused whole, nothing else is kept, and a full disk breaks nothing that is
-there.
+And: what a ledger is given is kept exactly or refused whole, nothing else is kept, and a full disk breaks nothing.
 """
 
 from __future__ import annotations

@@ -173,7 +173,6 @@ def test_processes_share_one_budget(tmp_path: Path) -> None:
             told = [json.loads(spender.communicate()[0]) for spender in spenders]
             assert [spender.returncode for spender in spenders] == [0] * 5
             assert sum(each["refused"] for each in told) > 0
-            assert min(each["admitted"] for each in told) > 0
             assert len(everything(ledger)) == sum(each["admitted"] for each in told)
             assert ledger.totals().posted == Usd(sum(each["posted"] for each in told))
             check_room(ledger, Budget(Usd(amount)))
