@@ -58,10 +58,12 @@ class MemoryBook:
             self._end(entry, closing)
             return True
 
-    def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool:
+    def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._lock:
             entry_id = self._by_response.get(response_id)
             if entry_id is None:
+                if fallback is None:
+                    return False
                 self._last += 1
                 entry = fallback._replace(id=self._last)
                 self._by_response[response_id] = entry.id

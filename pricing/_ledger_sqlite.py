@@ -118,10 +118,12 @@ class SqliteBook:
                 db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
             return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
 
-    def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool:
+    def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._writing() as db:
             waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
-            entry_id: Any = waiting[0] if waiting is not None else db.execute(_INSERT, _row(fallback)).lastrowid
+            if waiting is None and fallback is None:
+                return False
+            entry_id: Any = waiting[0] if fallback is None or waiting else db.execute(_INSERT, _row(fallback)).lastrowid
             return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:

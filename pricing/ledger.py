@@ -163,7 +163,7 @@ class Book(Protocol):
 
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool: ...
 
-    def close_response(self, response_id: str, closing: Closing, fallback: Entry) -> bool: ...
+    def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool: ...
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
 
@@ -304,6 +304,11 @@ class Ledger:
             None, None, None, None, {}, None, None, {}, False, "",
         )  # fmt: skip
         return self._book.close_response(response_id, closing, fresh)
+
+    def expire_response(self, response_id: str, why: str) -> bool:
+        """End the pending entry of a response that ended without a usage. False when there is none."""
+        closing = Closing("expired", self._now_us(), exact=False, why=why)
+        return bool(response_id) and self._book.close_response(response_id, closing, None)
 
     def void(self, entry_id: int, why: str) -> bool:
         """End an entry as not billed. False when it had ended before."""

@@ -108,10 +108,12 @@ class Accountant:
 
     def polled(self, call: Call, outcome: Outcome) -> None:
         """Post what a poll of a background response has to tell, once."""
-        if outcome.status >= 400 or not outcome.response_id or outcome.state in RUNNING or outcome.usage is None:
+        if outcome.status >= 400 or not outcome.response_id or outcome.state in RUNNING:
             return
-        usage = Usage.from_response(outcome.usage)
+        usage = None if outcome.usage is None else Usage.from_response(outcome.usage)
         if usage is None:
+            if outcome.state and outcome.complete:
+                self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage")
             return
         price = self._price(usage, outcome.model or "", outcome)
         posted = self.ledger.post_response(

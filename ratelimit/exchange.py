@@ -194,10 +194,10 @@ class Visit:
             reservation.arrived(self._limiter.clock.now_us() - self._sent_us - int(processing) * 1000)
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
-        if b"event-stream" in kind:
-            self._reader = StreamReader(status, coding, undo)
-        elif self._accountant is not None or status == 429:
-            self._reader = JsonReader(status, undo)
+        refunds = reservation is not None and reservation.demand.refunds
+        if self._accountant is None and status != 429 and not refunds:
+            return  # nobody asks what the reply says
+        self._reader = StreamReader(status, coding, undo) if b"event-stream" in kind else JsonReader(status, undo)
 
     def feed(self, chunk: bytes) -> None:
         """See a chunk of the body go by."""
