@@ -21,7 +21,7 @@ from .context import CURRENT
 from .demand import Demand, demand
 from .errors import LedgerError, RatecardWarning
 from .gate import Gate
-from .headers import read_refusal
+from .headers import observations, rate_limits, read_refusal
 from .preflight import check
 from .reply import JsonReader, Outcome, StreamReader
 
@@ -37,6 +37,9 @@ _CREATE = {
 }
 
 _IN_PATH = re.compile(r"/(?:deployments|engines)/([^/]+)/")
+
+LOOK_EVERY_US = 100_000
+"""How often the rate-limit headers of a lane's replies are looked at: reading them costs more than what they add."""
 
 NOT_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "LocalProtocolError"}
@@ -141,6 +144,7 @@ class Visit:
         """Check the card, then say at which gate to wait and for what. Raises NotOffered, ConfigError."""
         call, limiter = self._call, self._limiter
         assert limiter is not None
+        limiter.tell()
         today = limiter.today()
         check(call, limiter.preflight, today, limiter.warned)
         count = call.count if call.endpoint == "/v1/responses" else None
@@ -179,6 +183,14 @@ class Visit:
         """Take in status and headers, and get ready to read the body."""
         kind = encoding = b""
         processing = None
+        reservation, limiter = self._reservation, self._limiter
+        seen: dict[str, str] | None = None
+        now_us = 0
+        if reservation is not None and limiter is not None:
+            now_us = limiter.clock.now_us()
+            if now_us >= reservation.gate.look_us:
+                reservation.gate.look_us = now_us + LOOK_EVERY_US
+                seen = {}
         for name, value in headers:
             length = len(name)  # cheaper than lower(), and a reply has a dozen headers
             if length == 12 and name.lower() == b"content-type":
@@ -187,11 +199,14 @@ class Visit:
                 encoding = value.strip().lower()
             elif length == 20 and name.lower() == b"openai-processing-ms":
                 processing = value
+            elif seen is not None and name[:12].lower() == b"x-ratelimit-":
+                seen[name.decode("latin-1")] = value.decode("latin-1")
         self._status = status
-        reservation = self._reservation
-        if reservation is not None and processing is not None and processing.isdigit() and len(processing) < 10:
-            assert self._limiter is not None
-            reservation.arrived(self._limiter.clock.now_us() - self._sent_us - int(processing) * 1000)
+        if reservation is not None and limiter is not None:
+            if processing is not None and processing.isdigit() and len(processing) < 10:
+                reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
+            if seen:
+                limiter.observe_headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         refunds = reservation is not None and reservation.demand.refunds

@@ -5,21 +5,34 @@ from __future__ import annotations
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
+from .limit import Limit
 from .line import Line
 from .stores.base import Lane, Store
 
 
 class Gate:
-    """Everything the two shells need to wait for one lane."""
+    """Everything the two shells need to wait for one lane.
 
-    __slots__ = ("clock", "lane", "line", "store", "units")
+    full     (n,)  the limits before headroom was taken off
+    look_us  µs    when the headers of a reply are worth looking at again
+    """
 
-    def __init__(self, store: Store, clock: Clock, lane: Lane) -> None:
+    __slots__ = ("clock", "full", "lane", "line", "look_us", "store", "units")
+
+    def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...]) -> None:
         self.store = store
         self.clock = clock
         self.lane = lane
+        self.full = full
+        self.look_us = 0
         self.line = Line(len(lane.limits))
         self.units = tuple(limit.unit for limit in lane.limits)
+
+    def obey(self, index: int, full: Limit, reduced: Limit) -> None:
+        """Put another limit in the place of one; its bucket stays, and who stands in line keeps its charges."""
+        self.full = (*self.full[:index], full, *self.full[index + 1 :])
+        limits = self.lane.limits
+        self.lane = self.lane._replace(limits=(*limits[:index], reduced, *limits[index + 1 :]))
 
     def charges_us(self, demand: Demand) -> tuple[int, ...]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""

@@ -10,7 +10,8 @@ silence is safe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -21,7 +22,8 @@ from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import ConfigError, RatecardWarning
 from .gate import Gate
-from .limit import Limit, named
+from .headers import Observation
+from .limit import KNOWN, Limit, named
 from .stores.base import Booking, Lane, Store
 from .stores.memory import MAX_SLACK_US, MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
@@ -51,6 +53,11 @@ class Reservation:
         return self._gate.lane.name
 
     @property
+    def gate(self) -> Gate:
+        """The gate it came through."""
+        return self._gate
+
+    @property
     def charges_us(self) -> tuple[int, ...]:
         """The bucket time (µs) that was charged, per limit of the lane."""
         return self._booking.charges_us
@@ -72,7 +79,7 @@ class Reservation:
             booking.open = False
             return
         charges_us = []
-        for limit, unit in zip(self._gate.lane.limits, self._gate.units, strict=True):
+        for limit, unit in zip(booking.lane.limits, self._gate.units, strict=True):
             amount = actual.tokens if unit == "tokens" else actual.requests if unit == "requests" else actual.images
             charges_us.append(limit.charge_us(amount))
         self._gate.store.settle(booking, tuple(charges_us))
@@ -198,6 +205,7 @@ class Limiter:
         self._gates: dict[str, Gate] = {}
         self._gates_by_pool: dict[str, Gate] = {}
         self.warned: set[str] = set()
+        self._notices: deque[str] = deque()
         if tier is not None:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
             if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
@@ -293,17 +301,59 @@ class Limiter:
                 gate.store.observe(key, min(used, limit) * known.period_us // max(1, limit))
                 gate.store.widen(key, min(gate.store.slack_us(key) + retry_after_us, MAX_SLACK_US))
 
+    def observe_headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
+        """Learn from the headers of a reply how full the server's buckets are, and how large.
+
+        seen    what the headers say (ratelimit.headers.observations)
+        age_us  µs since the request was sent: so much has been refilled at least
+
+        Observations only tighten. A bucket fuller than ours means that somebody else uses the limit, or that requests
+        are charged more than we thought. A limit smaller than ours is obeyed from now on; one that is larger is only
+        reported, for a table or a setting says what may be used.
+        """
+        for index, (key, known) in enumerate(zip(gate.lane.keys, gate.full, strict=True)):
+            for name, capacity, backlog_us in seen:
+                if name != known.name or known.period_us != KNOWN[name][1]:
+                    continue
+                if backlog_us > age_us:
+                    gate.store.observe(key, backlog_us - age_us)
+                if capacity != known.capacity:
+                    self._differs(gate, index, known, capacity)
+
+    def _differs(self, gate: Gate, index: int, known: Limit, capacity: int) -> None:
+        """Report, once, a limit that is not what we obey; obey it when it is smaller."""
+        own = self.tier is None or gate.lane.name in self._own
+        if own and capacity > known.capacity:
+            return  # using less than there is was somebody's decision
+        ours = "the setting" if own else f"the table's {self.tier}"
+        text = f"{gate.lane.name}: the server's {known.name} is {capacity:,}, {ours} says {known.capacity:,}; "
+        if capacity < known.capacity:
+            smaller = Limit(known.name, known.unit, capacity, known.period_us, known.burst_us)
+            gate.obey(index, smaller, self._reduced((smaller,))[0])
+            text += "the server's is obeyed from now on"
+        else:
+            text += f'to use it: limits={{"{gate.lane.name}": {{"{known.name}": {capacity}, …}}}}'
+        if text not in self.warned:
+            self.warned.add(text)
+            self._notices.append(text)
+
+    def tell(self) -> None:
+        """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
+        while self._notices:
+            warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)
+
     def _wait_us(self, max_wait: float | None) -> int | None:
         return self._max_wait_us if max_wait is None else round(max_wait * US_PER_S)
 
     def _open(self, model: str) -> Gate:
-        pool, limits = self._find(model)
+        pool, full = self._find(model)
+        limits = self._reduced(full)
         gate = self._gates_by_pool.get(pool)
         if gate is None:
             if not limits:
                 raise ConfigError(f"no limits are known for {pool}")
             lane = Lane(pool, limits, tuple(f"{pool}:{limit.name}" for limit in limits))
-            gate = self._gates_by_pool.setdefault(pool, Gate(self.store, self.clock, lane))
+            gate = self._gates_by_pool.setdefault(pool, Gate(self.store, self.clock, lane, full))
         return gate
 
     def _find(self, model: str) -> tuple[str, tuple[Limit, ...]]:
@@ -317,10 +367,10 @@ class Limiter:
             if own is None:
                 raise ConfigError(f"limits are given for {', '.join(self._own)}, and none for {model!r}")
         if own is not None:
-            return name, self._reduced(own)
+            return name, own
         assert self.tier is not None
         table = self.tables
-        return table.pool(name, self.tier), self._reduced(table.limits(name, self.tier))
+        return table.pool(name, self.tier), table.limits(name, self.tier)
 
     def _reduced(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         if not self._headroom_ppm:

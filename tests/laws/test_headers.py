@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.headers import parse_count, parse_duration_us, rate_limits, read_refusal, retry_after_us
+from ratelimit.headers import observations, parse_count, parse_duration_us, rate_limits, read_refusal, retry_after_us
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,7 @@ def test_a_duration_survives_being_written(ms: int) -> None:
 @settings(deadline=None)
 def test_garbage_never_raises(headers: dict[str, str], body: bytes | str | None) -> None:
     """Whatever headers and bodies a server sends, reading them gives values or None."""
+    assert isinstance(observations(rate_limits(headers)), list)
     for value in headers.values():
         for read in (parse_duration_us, parse_count):
             result = read(value)
@@ -133,3 +135,35 @@ def test_triples_are_read_by_name() -> None:
     )
     assert found["requests"] == (500, 499, 120_000)
     assert found["project-tokens"] == (1_000, None, None)
+
+
+@given(
+    st.sampled_from(
+        [("requests", "rpm", 60), ("requests", "rpd", 86_400), ("tokens", "tpm", 60), ("tokens", "tpd", 86_400)]
+    ),
+    st.integers(1, 10**9),
+    st.floats(0, 1),
+)
+def test_an_observation_is_the_servers_own_bucket(kind: tuple[str, str, int], limit: int, share: float) -> None:
+    """Which bucket a triple describes, and how much of it is spent, is told from the numbers, whatever its size."""
+    what, name, period_s = kind
+    remaining = min(limit, int(limit * share))
+    reset_ms = (limit - remaining) * period_s * 1000 // limit
+    triple = {"limit": f"{limit}", "remaining": f"{remaining}", "reset": f"{reset_ms // 1000}.{reset_ms % 1000:03d}s"}
+    seen = observations(rate_limits({f"x-ratelimit-{field}-{what}": value for field, value in triple.items()}))
+    if remaining == limit or reset_ms < 5:
+        assert seen == []
+        return
+    ((found, capacity, backlog_us),) = seen
+    assert (found, capacity) == (name, limit)
+    assert 0 <= Fraction(backlog_us) - Fraction((limit - remaining) * period_s * 1_000_000, limit) < 1
+
+
+def test_the_daily_bucket_in_the_request_headers_is_told_apart() -> None:
+    """Recorded: gpt-4o-mini on Tier 1 answered with limit 10,000 and reset 8.64s, which is a day's bucket."""
+    headers = {
+        "x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999",
+        "x-ratelimit-reset-requests": "8.64s", "x-ratelimit-limit-tokens": "200000",
+        "x-ratelimit-remaining-tokens": "199000", "x-ratelimit-reset-tokens": "300ms",
+    }  # fmt: skip
+    assert observations(rate_limits(headers)) == [("rpd", 10_000, 8_640_000), ("tpm", 200_000, 300_000)]

@@ -1,0 +1,103 @@
+"""Law: what the server says of its limits tightens ours at once, never loosens them, and is told when it differs."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import date
+from typing import Any
+
+import openai
+import pytest
+
+import ratelimit
+from ratelimit.emulator import Emulator
+from ratelimit.headers import Observation
+from ratelimit.testing import ManualClock
+
+DAY = date(2026, 9, 15)
+
+
+def client_of(server: Emulator, limiter: ratelimit.Limiter) -> Any:
+    return ratelimit.wrap(openai.OpenAI(base_url=server.url, api_key="test", max_retries=0), limiter=limiter)
+
+
+def capacities(limiter: ratelimit.Limiter) -> dict[str, int]:
+    return {limit.name: limit.capacity for limit in limiter.limits("o3")}
+
+
+def test_a_smaller_limit_of_the_server_is_obeyed_and_reported_once() -> None:
+    """An account whose limit is below the table's learns it from its first reply, and says so before the next call."""
+    limiter = ratelimit.Limiter(tier="tier_1", at=DAY)
+    with Emulator(limits={"rpm": 500, "tpm": 10_000}, latency=0, at=DAY) as server:
+        client = client_of(server, limiter)
+        assert capacities(limiter) == {"rpm": 500, "tpm": 30_000}
+        client.responses.create(model="o3", input="x")
+        assert capacities(limiter) == {"rpm": 500, "tpm": 10_000}
+        with pytest.warns(ratelimit.RatecardWarning, match=r"tpm is 10,000, the table's tier_1 says 30,000") as caught:
+            client.responses.create(model="o3", input="x")
+        assert len(caught) == 1
+        with pytest.raises(ratelimit.NeverFits, match="10,000"):
+            client.responses.create(model="o3", input="word " * 12_000)
+        assert server.counters()["refused_total"] == 0
+
+
+def test_a_larger_limit_of_the_server_is_reported_but_not_used() -> None:
+    """Observations never loosen: what may be used is for the table or a setting to say, and the warning shows how."""
+    limiter = ratelimit.Limiter(tier="tier_1", at=DAY)
+    with Emulator(limits={"rpm": 500, "tpm": 40_000}, latency=0, at=DAY) as server:
+        client = client_of(server, limiter)
+        client.responses.create(model="o3", input="x")
+        with pytest.warns(ratelimit.RatecardWarning, match=r"tpm is 40,000, .* says 30,000; to use it: limits="):
+            client.responses.create(model="o3", input="x")
+    assert capacities(limiter) == {"rpm": 500, "tpm": 30_000}
+
+
+def test_a_setting_below_the_servers_limit_is_nobodys_news() -> None:
+    """Whoever set a smaller limit meant it: no warning."""
+    limiter = ratelimit.Limiter(limits={"rpm": 100, "tpm": 10_000}, at=DAY)
+    with Emulator(limits={"rpm": 500, "tpm": 40_000}, latency=0, at=DAY) as server, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client = client_of(server, limiter)
+        for _ in range(3):
+            client.responses.create(model="o3", input="x")
+    assert capacities(limiter) == {"rpm": 100, "tpm": 10_000}
+
+
+def test_room_that_a_rival_took_is_seen_before_a_refusal() -> None:
+    """Another program has spent most of the minute: after one reply our bucket is as full as the server's."""
+    with Emulator(limits={"rpm": 500, "tpm": 10_000}, latency=0, at=DAY, now_us=lambda: 10**15) as server:
+        rival = openai.OpenAI(base_url=server.url, api_key="test", max_retries=0)
+        for _ in range(30):
+            rival.responses.create(model="o3", input="x")
+        limiter = ratelimit.Limiter(limits={"rpm": 500, "tpm": 10_000}, max_wait=0, at=DAY, clock=ManualClock())
+        client = client_of(server, limiter)
+        client.responses.create(model="o3", input="x")
+        with pytest.raises(ratelimit.WouldWait):
+            [client.responses.create(model="o3", input="x") for _ in range(45)]
+        assert server.counters()["refused_total"] == 0
+
+
+def test_an_old_observation_counts_for_what_is_left_of_it() -> None:
+    """A backlog seen some seconds ago has been refilled by so much; one that is gone changes nothing."""
+    clock = ManualClock()
+    limiter = ratelimit.Limiter(limits={"tpm": 60_000}, at=DAY, clock=clock)
+    gate = limiter.gate("o3")
+    key = gate.lane.keys[0]
+    limiter.observe_headers(gate, [Observation("tpm", 60_000, 5_000_000)], 6_000_000)
+    assert gate.store.backlog_us(key) == 0
+    limiter.observe_headers(gate, [Observation("tpm", 60_000, 5_000_000)], 2_000_000)
+    assert gate.store.backlog_us(key) == 3_000_000
+    limiter.observe_headers(gate, [Observation("tpm", 60_000, 1_000_000)], 0)
+    assert gate.store.backlog_us(key) == 3_000_000
+    limiter.observe_headers(gate, [Observation("rpd", 1, 1_000_000)], 0)
+    assert gate.store.backlog_us(key) == 3_000_000
+
+
+def test_a_limit_of_another_window_is_left_alone() -> None:
+    """A declared one-second window is not what the minute's headers describe: they change nothing in it."""
+    second = ratelimit.Limit("tpm", "tokens", 1_000, 1_000_000)
+    limiter = ratelimit.Limiter(limits={"tpm": second}, at=DAY, clock=ManualClock())
+    gate = limiter.gate("o3")
+    limiter.observe_headers(gate, [Observation("tpm", 500, 5_000_000)], 0)
+    assert gate.store.backlog_us(gate.lane.keys[0]) == 0
+    assert gate.lane.limits == (second,)
