@@ -315,7 +315,8 @@ class Limiter:
             for name, capacity, backlog_us in seen:
                 if name != known.name or known.period_us != KNOWN[name][1]:
                     continue
-                if backlog_us > age_us:
+                # Delays alone let the server lag behind our books, by no more than the margin kept for them.
+                if backlog_us - age_us - gate.store.backlog_us(key) > gate.store.slack_us(key):
                     gate.store.observe(key, backlog_us - age_us)
                 if capacity != known.capacity:
                     self._differs(gate, index, known, capacity)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 BEFORE_THE_LIMITER = 32
 """Requests built and waiting for admission at a time."""
+MOST_REFUSALS = 50
+"""Temporary 429s per line that are not counted as tries: a rival may take the room again and again."""
 RETRYABLE = frozenset({408, 409, 429})
 FIRST_BACKOFF_US = US_PER_S
 LONGEST_BACKOFF_US = 60 * US_PER_S
@@ -172,7 +174,7 @@ class Runner:
 
     async def _result(self, line: Line, door: _Door) -> dict[str, Any] | None:
         """Try a line until it has a result; None when the job was stopped before it could be sent."""
-        attempt = 0
+        attempt = refused = 0
         while True:
             if self.progress.stopped:
                 return None
@@ -193,6 +195,9 @@ class Runner:
                     return result_line(line.custom_id, error={"code": "config_error", "message": str(error)})
                 raise
             except Exception as error:
+                if _is_refusal(error) and refused < MOST_REFUSALS:
+                    refused += 1
+                    attempt -= 1  # the limiter has learned from it: the next try is in nobody's way
                 again_us = self._again_us(error, attempt)
                 if again_us is None:
                     return _failure(line, error)
@@ -299,7 +304,7 @@ class Runner:
         if attempt >= self._attempts:
             return None
         if after_us is None:
-            after_us = min(FIRST_BACKOFF_US << (attempt - 1), LONGEST_BACKOFF_US)
+            after_us = min(FIRST_BACKOFF_US << max(0, attempt - 1), LONGEST_BACKOFF_US)
         return after_us + self._random.randrange(after_us // 4 + 1)  # jitter is only ever added
 
     def _count(self, admitted: Reservation) -> None:
@@ -372,6 +377,11 @@ def _error_body(error: Exception) -> Any:
     """The body of a refused request as the server sent it (openai unwraps `error`; this wraps it again)."""
     body = getattr(error, "body", None)
     return body if isinstance(body, Mapping) and "error" in body else {"error": body}
+
+
+def _is_refusal(error: Exception) -> bool:
+    """A temporary 429: nothing was done and nothing billed."""
+    return getattr(error, "status_code", None) == 429 and read_refusal(_error_body(error)).kind == "rate"
 
 
 def _is_connection_error(error: Exception) -> bool:

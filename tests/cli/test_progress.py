@@ -109,7 +109,7 @@ def test_without_a_terminal_there_are_no_control_characters(
     env: dict[str, str], arguments: Callable[[Emulator], list[str]], spawn: Callable[..., Any]
 ) -> None:
     """Into a pipe or a log file goes plain text: no escape codes, no carriage returns, even where CI forces colours."""
-    with Emulator(limits={"rpm": 1_000, "tpm": 1_000_000}, latency=0.6, output_tokens=20) as server:
+    with Emulator(limits={"rpm": 1_000, "tpm": 1_000_000}, latency=0.3, output_tokens=20) as server:
         child = spawn(*arguments(server), env=env)
         out, err = child.communicate(timeout=20)
     assert child.returncode == 0, err

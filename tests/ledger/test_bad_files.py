@@ -158,6 +158,35 @@ def test_threads_make_one_new_file_together(tmp_path: Path, at_once: Callable[..
             assert [entry.run for entry in ledger.entries()] == [f"run {ids.index(n)}" for n in range(1, 9)]
 
 
+def test_processes_make_one_new_file_together(tmp_path: Path) -> None:
+    """Five processes that open the same new file at the same instant, sixty times, all become writers of it."""
+    code = """
+        import os, sys
+        from pricing import Ledger, Usd
+        os.write(1, b"ready\\n")
+        for line in sys.stdin:
+            with Ledger(line.strip()) as ledger:
+                ledger.pend(model="m", endpoint="e", estimate=Usd(1))
+            os.write(1, b"done\\n")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with contextlib.ExitStack() as stack:
+        openers = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0))
+            for _ in range(5)
+        ]
+        answers = [each.stdout.readline() for each in openers if each.stdout is not None]
+        for number in range(60):
+            for each in openers:
+                assert each.stdin is not None
+                each.stdin.write(f"{tmp_path}/costs {number}.db\n".encode())
+            answers += [each.stdout.readline() for each in openers if each.stdout is not None]
+    assert answers == [b"ready\n"] * 5 + [b"done\n"] * 300
+    for number in range(60):
+        with Ledger(tmp_path / f"costs {number}.db") as ledger:
+            assert ledger.totals().pending_count == 5
+
+
 def use(path: Path) -> None:
     """Open a ledger, read it in every way, and write to it."""
     with Ledger(path) as ledger:

@@ -254,3 +254,61 @@ def test_a_writer_goes_on_when_another_is_killed(tmp_path: Path) -> None:
             survivor.close()
         check_file(path, [victim, survivor], survivors=(survivor,))
     check_budgets(path, 19)
+
+
+LARGE = """
+import os, sys
+from pricing import Ledger, Usd
+ledger = Ledger(sys.argv[1])
+os.write(1, b"ready\\n")
+for number in range(50):
+    entry_id = ledger.pend(model="m", endpoint="e", estimate=Usd(1), tags={"fill": str(number % 10) * 1_000_000})
+    os.write(1, b"%d\\n" % entry_id)
+"""
+
+
+def test_an_entry_killed_in_the_middle_of_its_writing_is_whole_or_absent(tmp_path: Path) -> None:
+    """A writer that is killed while a large entry is half on the disk leaves that entry out, and the file sound."""
+    chance, path = random.Random(3), tmp_path / "costs.db"
+
+    def size() -> int:
+        return sum(each.stat().st_size for each in (path, Path(f"{path}-wal")) if each.exists())
+
+    for _ in range(20):
+        with Ledger(path) as ledger:
+            first = ledger.pend(model="m", endpoint="e", estimate=Usd(1), tags={"fill": ""})
+        process = subprocess.Popen([sys.executable, "-c", LARGE, path], stdout=subprocess.PIPE)
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            target = size() + chance.randrange(1, 1_000_000)
+            while size() < target and process.poll() is None:
+                pass
+            process.kill()
+            reported = [int(line) for line in process.stdout.read().split()]
+        assert process.returncode == -9
+        check_integrity(path)
+        with Ledger(path) as ledger:
+            entries = list(ledger.entries())
+            ledger.pend(model="m", endpoint="e", estimate=Usd(1))
+        assert [entry.id for entry in entries[: 1 + len(reported)]] == [first, *reported]
+        assert len(entries) <= 2 + len(reported)
+        assert [entry.tags["fill"] for entry in entries[1:]] == [
+            str(n % 10) * 1_000_000 for n in range(len(entries) - 1)
+        ]
+        for each in tmp_path.iterdir():
+            each.unlink()
+
+
+def test_after_sync_the_file_alone_holds_everything(tmp_path: Path) -> None:
+    """What was written before sync() is in the file itself, so that a copy of it, without its log, lacks no entry."""
+    path, copy = tmp_path / "costs.db", tmp_path / "copy.db"
+    with Ledger(path) as ledger:
+        for number in range(50):
+            ledger.pend(model="m", endpoint="e", estimate=Usd(number))
+            if number % 10 == 9:
+                ledger.sync()
+                # Another process copies: closing the file here would drop the locks that this one has on it.
+                subprocess.run(["cp", path, copy], check=True)
+                with Ledger(copy) as copied:
+                    assert list(copied.entries()) == list(ledger.entries())

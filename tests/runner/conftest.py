@@ -134,7 +134,6 @@ class Desk:
             text=True,
             encoding="utf-8",
             cwd=self.folder,
-            env={name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")},
         )
         self.children.append(child)
         return child
@@ -214,6 +213,7 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("OPENAI_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
 
 
 @pytest.fixture

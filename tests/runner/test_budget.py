@@ -102,13 +102,14 @@ def test_resuming_with_the_same_budget_spends_nothing_more(job: Any, serve: Call
     assert len(job.results()) == before == server.counters()["requests"]
 
 
-def test_the_budget_counts_this_job_only(job: Any, serve: Callable[..., Any]) -> None:
-    """In a ledger shared with other jobs, their spending is not this job's."""
+@pytest.mark.parametrize("output", ["other.jsonl", "elsewhere/out.jsonl"])
+def test_the_budget_counts_this_job_only(output: str, job: Any, serve: Callable[..., Any]) -> None:
+    """In a ledger shared with other jobs, their spending is not this job's, not even if the outputs are named alike."""
     server = serve()
     shared = str(job.folder / "shared.db")
-    assert job.wait(job.spawn(server, "--ledger", shared)).code == 0
-    other = job.folder / "other.jsonl"
-    job.output = other
+    assert job.run(server, "--ledger", shared).code == 0
+    job.output = job.folder / output
+    job.output.parent.mkdir(exist_ok=True)
     ended = job.wait(job.spawn(server, "--ledger", shared, "--budget", "4", "--json"))
     assert ended.code == 0
     assert Decimal(ended.report["cost"]["posted"]) == spent(job)

@@ -5,8 +5,10 @@ Faults come from the emulator, on its own clock made fast; what was sent and how
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -248,6 +250,27 @@ def test_a_job_file_that_breaks_off_loses_nothing_in_the_air(
     assert sorted(desk.ids()) == sorted(server.sent())
 
 
+def test_a_ledger_that_fails_stops_the_job_and_loses_no_reply(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """When costs cannot be written any more nothing more is sent, and what is in the air is finished and written."""
+    server = serve(latency=0.3)
+    desk.write(request_line(number) for number in range(60))
+
+    def spoil(count: int) -> None:
+        if count == 10:
+            with contextlib.closing(sqlite3.connect(desk.costs)) as ledger:
+                ledger.execute("DROP TABLE entries")
+
+    server.witness.on_request = spoil
+    ended = desk.wait(desk.spawn(server))
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert f"error: ledger {desk.costs}" in ended.err
+    assert 10 <= len(server.sent()) < 60
+    assert sorted(desk.ids()) == sorted(server.sent())
+
+
 def test_a_background_response_is_polled_on_after_a_failed_poll(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
@@ -324,3 +347,14 @@ def test_a_server_that_is_not_there_is_told_by_its_cause(
     assert desk.states() == {"voided": 3}
     assert desk.run(server, "--resume").code == 0
     assert sorted(desk.ids()) == marks(0, 1, 2)
+
+
+def test_temporary_refusals_are_no_tries(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """A line that a rival's traffic keeps out eight times is sent a ninth time, however few tries it has."""
+    server = serve(faults="429:first=8", speed=SPEED)
+    desk.write([request_line(0)])
+    report = desk.run_scaled(server, SPEED, attempts=2)
+    assert (report.progress.done, report.progress.refusals) == (1, {"rate": 8})
+    assert server.counters()["requests"] == 9

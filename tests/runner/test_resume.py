@@ -100,6 +100,45 @@ def test_what_a_killed_run_left_open_is_closed_as_expired(
     assert "more estimated for 3" in ended.out
 
 
+def test_a_run_killed_before_its_first_result_holds_no_budget(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """Where nothing was written yet there is nothing to resume, and still the calls of the killed run are closed."""
+    server = serve(latency=3600)
+    desk.write(request_line(number) for number in range(3))
+    child = desk.spawn(server)
+    server.witness.on_request = lambda count: child.kill() if count == 3 else None
+    assert desk.wait(child).code == -signal.SIGKILL
+    assert desk.run(serve(), "--budget", "1 USD").code == 0  # three requests may cost $0.48, and three are expired
+    assert desk.states() == {"expired": 3, "posted": 3}
+
+
+def test_a_background_response_in_the_air_at_the_kill_is_not_asked_for_again(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """Its id stands in the ledger, so --resume asks after it: one request, one payment, one result."""
+    server = serve(latency=0.5)
+    desk.write([request_line(0, background=True)])
+
+    def strike(_: int) -> None:
+        """Kill the run as soon as it has noted the id of the response."""
+        for _ in range(10_000):
+            if any(entry.response_id for entry in desk.entries()):
+                break
+        child.kill()
+
+    server.witness.on_answer = strike
+    child = desk.spawn(server)
+    assert desk.wait(child).code == -signal.SIGKILL
+    server.witness.on_answer = lambda _: None
+    (entry,) = desk.entries()
+    assert entry.response_id
+    assert desk.run(server, "--resume").code == 0
+    assert server.sent() == ["line-0"]
+    assert [line["response"]["body"]["id"] for line in desk.results()] == [entry.response_id]
+    assert desk.states() == {"posted": 1}
+
+
 @pytest.mark.parametrize("cut", [0.0, 0.3, 0.99, 1.0])
 def test_a_torn_last_line_is_sent_again_and_only_that(
     cut: float, desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
