@@ -24,7 +24,9 @@ class MemoryBook:
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
         with self._lock:
             for budget in budgets:
-                check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
+                check_budget(
+                    budget, self._spent_in(budget, entry.created_us), self._held(budget.run or None), entry.worst
+                )
             self._last += 1
             entry_id = self._last
             self._entries[entry_id] = Entry(entry_id, *entry[1:])
@@ -106,10 +108,8 @@ class MemoryBook:
             self._spent[key] = self._spent.get(key, 0) + charge
 
     def _spent_in(self, budget: Budget, now_us: int) -> Usd:
-        first_hour = budget.start_us(now_us) // HOUR_US
-        return Usd(
-            sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and budget.run in (None, run))
-        )
+        first_hour, only = budget.start_us(now_us) // HOUR_US, budget.run or None
+        return Usd(sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and only in (None, run)))
 
     def _held(self, run: str | None) -> Usd:
         held = 0

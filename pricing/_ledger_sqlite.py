@@ -157,7 +157,7 @@ class SqliteBook:
     def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
         query = "SELECT hour, spent_usd, spent_pico, held_usd, held_pico FROM sums"
-        rows = db.execute(query) if budget.run is None else db.execute(f"{query} WHERE run = ?", (budget.run,))
+        rows = db.execute(query) if not budget.run else db.execute(f"{query} WHERE run = ?", (budget.run,))
         first_hour, spent, held = budget.start_us(now_us) // HOUR_US, 0, 0
         for hour, spent_usd, spent_pico, held_usd, held_pico in rows:
             held += held_usd * PICO + held_pico

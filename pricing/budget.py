@@ -34,9 +34,11 @@ class Budget(NamedTuple):
     def parse(cls, text: str | int, *, run: str | None = None) -> Budget:
         """Read "25 USD/day", "$5", "100 USD per month".
 
-        Raises  ConfigError when it is no positive amount, or the window is unknown
+        Raises  ConfigError when it is no positive amount, or the window is unknown; TypeError for a float
         """
-        match = _FORM.fullmatch(str(text).strip())
+        if isinstance(text, float):
+            raise TypeError(f"money is never a float: write it as text, such as {str(text)!r}")
+        match = _FORM.fullmatch(str(Usd.parse(text)) if type(text) is int else str(text).strip())
         if match is None:
             raise ConfigError(f'a budget is written like "25 USD/day" or "5 USD", not {text!r}')
         amount = Usd.parse(match[1].replace("_", ""))

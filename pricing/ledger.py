@@ -198,11 +198,14 @@ class Ledger:
     path    the file; None keeps everything in memory
     now_us  the wall clock (µs since the epoch)
 
-    Raises  LedgerError when the file is damaged, is no ledger, or cannot be written
+    Raises  LedgerError when the file is damaged, is no ledger, or cannot be written; ConfigError when it has no name
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, now_us: Callable[[], int] | None = None) -> None:
         self.path = None if path is None else os.fspath(path)
+        if self.path is not None and (not self.path or "\0" in self.path):
+            # SQLite would keep an unnamed ledger in a file of its own and throw it away.
+            raise ConfigError(f"a ledger's path is the name of a file, not {self.path!r}; None keeps it in memory")
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
         if self.path is None:
             from ._ledger_memory import MemoryBook

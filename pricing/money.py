@@ -48,6 +48,8 @@ class Usd:
         """
         if isinstance(dollars, bool | float):
             raise TypeError(f"money is never a {type(dollars).__name__}: write it as text, such as {str(dollars)!r}")
+        if isinstance(dollars, int) and abs(dollars) >= 10**1000:  # Python refuses to print it
+            raise ConfigError("not an amount of dollars: a number of more than a thousand digits")
         try:
             amount = Decimal(_plain(dollars) if isinstance(dollars, str) else dollars)
         except (InvalidOperation, ValueError):

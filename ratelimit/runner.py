@@ -9,6 +9,7 @@ that the time between its admission and its way onto the wire stays short.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import os
 import random
@@ -49,6 +50,7 @@ class Runner:
     concurrency  most requests in the air at once
     attempts     most tries per line
     run          name of the job in the ledger
+    started      custom_id → id of a background response that an earlier run started: asked after, not started again
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Runner:
         concurrency: int = 1000,
         attempts: int = 5,
         strict: bool = False,
+        started: Mapping[str, str] | None = None,
         seed: int | None = None,
         on_result: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
@@ -79,6 +82,8 @@ class Runner:
         self._air = asyncio.Semaphore(concurrency)
         self._door = asyncio.Semaphore(BEFORE_THE_LIMITER)
         self._paid = 0  # requests in the air that hold part of the budget
+        self._started = dict(started or {})
+        self._broken: RatecardError | None = None  # why the job cannot go on, when that is an error
         self._grounded: set[asyncio.Task[Any]] = set()  # lines whose request is not in the air
         self._ended = asyncio.Event()  # set, and replaced, whenever a request has ended: held budget came free
         self._work: dict[str, list[int]] = {}  # bucket time per limit of what was admitted, by lane
@@ -93,28 +98,26 @@ class Runner:
     async def run(self, lines: Iterable[Line | BadLine]) -> Report:
         """Send every line, write every result, and say how it went.
 
-        Raises  ConfigError when the job cannot be read on, or has a bad line and `strict`: after what was in the air
-                has been finished and written
+        Raises  ConfigError when the job cannot be read on, or has a bad line and `strict`; LedgerError when costs
+                cannot be written any more: after what was in the air has been finished and written
         """
         progress, clock = self.progress, self.limiter.clock
         progress.started_us = clock.now_us()
         syncing = asyncio.create_task(self._sync_often())
-        broken: ConfigError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 try:
                     await self._feed(lines, group)
                 except ConfigError as error:
-                    broken = error
-                    self.stop(str(error))
+                    self._break(error)
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
             syncing.cancel()
             self.results.sync()
             progress.finished_us = clock.now_us()
-        if broken is not None:
-            raise broken
+        if self._broken is not None:
+            raise self._broken
         minimum_us, binding = self._minimum()
         return Report(
             progress,
@@ -124,6 +127,11 @@ class Runner:
             self.ledger.totals(run=self.run_name),
             self.ledger.totals(by="model", run=self.run_name),
         )
+
+    def _break(self, error: RatecardError) -> None:
+        """Stop because of an error, which `run` raises when all that was in the air is written."""
+        self._broken = self._broken or error
+        self.stop(str(error))
 
     async def _feed(self, lines: Iterable[Line | BadLine], group: asyncio.TaskGroup) -> None:
         """Start a task per line, as fast as places come free."""
@@ -174,6 +182,10 @@ class Runner:
 
     async def _result(self, line: Line, door: _Door) -> dict[str, Any] | None:
         """Try a line until it has a result; None when the job was stopped before it could be sent."""
+        if line.custom_id in self._started:
+            result = await self._ask_after(line)
+            if result is not None:
+                return result
         attempt = refused = 0
         while True:
             if self.progress.stopped:
@@ -193,7 +205,8 @@ class Runner:
             except RatecardError as error:
                 if isinstance(error, ConfigError):
                     return result_line(line.custom_id, error={"code": "config_error", "message": str(error)})
-                raise
+                self._break(error)
+                return None
             except Exception as error:
                 if _is_refusal(error) and refused < MOST_REFUSALS:
                     refused += 1
@@ -241,11 +254,10 @@ class Runner:
             except ValueError as error:
                 return result_line(line.custom_id, error=_unreadable(response.status_code, error))
             if isinstance(body, dict) and body.get("status") in RUNNING and line.body.get("background"):
-                answer = await self._poll(str(body.get("id")))
+                response_id = str(body.get("id"))
+                answer = await self._poll(response_id)
                 if not isinstance(answer, dict):
-                    # Never asked again: the response may be there, and would be paid twice.
-                    message = f"response {body.get('id')} was started and could not be asked after: {answer}"
-                    return result_line(line.custom_id, error={"code": "poll_failed", "message": message})
+                    return _poll_failed(line, response_id, answer)
                 body = answer
             return result_line(
                 line.custom_id, status=response.status_code, request_id=response.headers.get("x-request-id"), body=body
@@ -258,6 +270,21 @@ class Runner:
                 self._grounded.add(task)
                 self._ended.set()
                 self._ended = asyncio.Event()
+
+    async def _ask_after(self, line: Line) -> dict[str, Any] | None:
+        """Get the result of a background response that an earlier run started; None when the server has it no more."""
+        response_id = self._started.pop(line.custom_id)
+        token = CURRENT.set(CallContext(on_cost=self.progress.add_cost))
+        try:
+            answer = await self._poll(response_id)
+        finally:
+            CURRENT.reset(token)
+        if isinstance(answer, dict):
+            return result_line(line.custom_id, status=200, body=answer)
+        if getattr(answer, "status_code", None) != 404:
+            return _poll_failed(line, response_id, answer)
+        self.ledger.expire_response(response_id, "the server has this response no more; counted at its estimate")
+        return None
 
     async def _poll(self, response_id: str) -> dict[str, Any] | Exception:
         """Ask after a background response until it has ended; gently, and each time a little differently.
@@ -359,6 +386,12 @@ def _unreadable(status: int, error: ValueError) -> dict[str, str]:
     return {"code": "unreadable_reply", "message": f"HTTP {status}, and the reply is not JSON: {error}"}
 
 
+def _poll_failed(line: Line, response_id: str, error: Exception) -> dict[str, Any]:
+    """The result line of a response that was started and is out of reach; started again, it would be paid twice."""
+    message = f"response {response_id} was started and could not be asked after: {error}"
+    return result_line(line.custom_id, error={"code": "poll_failed", "message": message})
+
+
 def _failure(line: Line, error: Exception) -> dict[str, Any]:
     """The result line of a request that ended in an error: the server's own words when there are any."""
     response = getattr(error, "response", None)
@@ -393,5 +426,23 @@ def _snake(error: Exception) -> str:
 
 
 def run_name(path: str | os.PathLike[str]) -> str:
-    """Name a job in the ledger after its output file."""
-    return f"run:{os.path.basename(os.fspath(path))}"
+    """Name a job in the ledger after its output file; alike names in different folders are different jobs."""
+    whole = os.path.abspath(os.fspath(path))
+    digest = hashlib.blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"run:{os.path.basename(whole).encode('utf-8', 'replace').decode()}:{digest}"
+
+
+def left_behind(ledger: Ledger, run: str, *, resume: bool) -> tuple[int, dict[str, str]]:
+    """Take over the pending entries of a run that was killed; whoever calls this holds the output of that name.
+
+    → how many were closed as expired: sent, and nobody knows what became of them; and, when resuming, custom_id →
+      response id of the background responses that can still be asked after, which stay pending
+    """
+    closed, started = 0, {}
+    for entry in list(ledger.entries(state="pending", run=run)):
+        if resume and entry.response_id and entry.custom_id:
+            started[entry.custom_id] = entry.response_id
+        else:
+            ledger.expire(entry.id, "the run that sent this call ended before its answer; counted at its estimate")
+            closed += 1
+    return closed, started

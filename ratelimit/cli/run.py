@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 from urllib.request import getproxies
@@ -26,7 +26,7 @@ from ..job import read_job
 from ..limiter import Limiter
 from ..progress import Progress, Report
 from ..results import Results
-from ..runner import Runner, run_name
+from ..runner import Runner, left_behind, run_name
 from ._shared import Day, api_key, counted_lines, own_limits, print_json
 
 
@@ -69,7 +69,7 @@ def command(**options: Any) -> None:
     results = Results(output, resume=options["resume"])
     try:
         with Ledger(options["ledger_path"] or f"{output}.costs.db") as ledger:
-            forgotten = expire_forgotten(ledger, name) if options["resume"] else 0
+            forgotten, started = left_behind(ledger, name, resume=options["resume"])
             report = asyncio.run(
                 run_job(
                     options["file"],
@@ -83,6 +83,7 @@ def command(**options: Any) -> None:
                     attempts=options["attempts"],
                     strict=options["strict"],
                     at=options["at"],
+                    started=started,
                 )
             )
     finally:
@@ -102,14 +103,6 @@ def command(**options: Any) -> None:
         sys.exit(1)
 
 
-def expire_forgotten(ledger: Ledger, run: str) -> int:
-    """Close the pending entries that a killed run left behind: sent, and nobody knows what became of them."""
-    left = [entry.id for entry in ledger.entries(state="pending") if entry.run == run]
-    for entry_id in left:
-        ledger.expire(entry_id, "the run that sent this call ended before its answer; counted at its estimate")
-    return len(left)
-
-
 async def run_job(
     file: str,
     results: Results,
@@ -123,6 +116,7 @@ async def run_job(
     attempts: int = 5,
     strict: bool = False,
     at: date | None = None,
+    started: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Report:
     """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air."""
@@ -147,7 +141,15 @@ async def run_job(
         cap = None if budget is None else Budget.parse(budget, run=run)
         client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, at=at)
         runner = Runner(
-            client, limiter, ledger, results, run=run, concurrency=concurrency, attempts=attempts, strict=strict
+            client,
+            limiter,
+            ledger,
+            results,
+            run=run,
+            concurrency=concurrency,
+            attempts=attempts,
+            strict=strict,
+            started=started,
         )
         runner.progress.total = counted_lines(file)
         with _stop_on_interrupt(runner), _shown(runner.progress, limiter, quiet):

@@ -398,3 +398,31 @@ def test_reading_a_budget_raises_only_what_it_says(text: Any) -> None:
     assert budget.amount > Usd(0)
     assert budget.window in WINDOWS
     assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize("number", [0.1, True, float("nan")])
+def test_a_float_is_no_budget(number: Any) -> None:
+    """Floats stop at the door: 0.1 is not a tenth."""
+    with pytest.raises(TypeError, match="write it as text"):
+        Budget.parse(number)
+
+
+def test_a_number_beyond_all_money_is_no_budget() -> None:
+    """An absurd number is one clear error, not a traceback out of the conversion of its digits."""
+    with pytest.raises(ConfigError, match="amount of dollars"):
+        Budget.parse(10**5000)
+    with pytest.raises(ConfigError, match="amount of dollars"):
+        Usd.parse(-(10**5000))
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_ledger_without_a_name_is_refused(path: str) -> None:
+    """An unset variable must not open a ledger that is thrown away when it is closed."""
+    with pytest.raises(ConfigError, match="name of a file"):
+        Ledger(path)
+
+
+def test_a_budget_of_no_run_counts_the_whole_ledger(ledger: Ledger) -> None:
+    """`run=""` and `run=None` are the same budget in both books."""
+    pend(ledger, 7)
+    assert numbers(ledger, run="") == numbers(ledger, run=None) == (0, 7)

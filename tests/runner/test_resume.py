@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from pricing import Ledger, Usd
+from ratelimit.runner import run_name
+
 LINES = 40
 
 
@@ -109,7 +112,7 @@ def test_a_run_killed_before_its_first_result_holds_no_budget(
     child = desk.spawn(server)
     server.witness.on_request = lambda count: child.kill() if count == 3 else None
     assert desk.wait(child).code == -signal.SIGKILL
-    assert desk.run(serve(), "--budget", "1 USD").code == 0  # three requests may cost $0.48, and three are expired
+    assert desk.run(serve(), "--budget", "0.9 USD").code == 0  # room for $0.37 expired and $0.48, not for $0.96
     assert desk.states() == {"expired": 3, "posted": 3}
 
 
@@ -299,3 +302,19 @@ def test_a_bare_line_that_has_changed_is_a_new_line(desk: Any, serve: Callable[.
     desk.write([{"model": "o3-pro", "input": "one", "user": "a"}, {"model": "o3-pro", "input": "three", "user": "b"}])
     assert desk.run(server, "--resume").code == 0
     assert [body["input"] for body in server.witness.bodies][2:] == ["three"]
+
+
+def test_a_background_response_that_the_server_lost_is_asked_for_again(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """Where the id leads nowhere any more, its entry is closed at its estimate, and the line is sent once more."""
+    desk.write([request_line(0, background=True)])
+    with Ledger(desk.costs) as ledger:
+        entry_id = ledger.pend(
+            model="o3-pro", endpoint="/v1/responses", estimate=Usd(5), custom_id="line-0", run=run_name(desk.output)
+        )
+        assert ledger.attach(entry_id, "resp_of_another_day")
+    server = serve()
+    assert desk.run(server, "--resume").code == 0
+    assert server.sent() == ["line-0"]
+    assert desk.states() == {"expired": 1, "posted": 1}
