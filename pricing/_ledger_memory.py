@@ -24,9 +24,7 @@ class MemoryBook:
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
         with self._lock:
             for budget in budgets:
-                check_budget(
-                    budget, self._spent_in(budget, entry.created_us), self._held(budget.run or None), entry.worst
-                )
+                check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
             self._last += 1
             entry_id = self._last
             self._entries[entry_id] = Entry(entry_id, *entry[1:])
@@ -115,6 +113,6 @@ class MemoryBook:
         held = 0
         for entry_id in self._pending:
             entry = self._entries[entry_id]
-            if run in (None, entry.run) and entry.worst is not None:
+            if (not run or run == entry.run) and entry.worst is not None:
                 held += entry.worst.pico
         return Usd(held)
