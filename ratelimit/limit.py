@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,3 +72,40 @@ def named(name: str, capacity: int) -> Limit:
     except KeyError:
         raise ConfigError(f"unknown limit {name!r}; known: {', '.join(KNOWN)}") from None
     return Limit(name, unit, capacity, period_us)
+
+
+Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
+"""What users write: {"rpm": 500, "tpm": 30_000} for every model, {"o3-pro": {"tpm": 30_000}} per model, or both."""
+
+
+class OwnLimits:
+    """Limits given by hand: for every model, and for single ones. Each takes the place of the limit of the same name.
+
+    Raises  ConfigError when `given` is no mapping of limits
+    """
+
+    __slots__ = ("by_model", "every")
+
+    def __init__(self, given: Limits | None) -> None:
+        if given is not None and (not isinstance(given, Mapping) or not given):
+            raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {given!r}')
+        self.every: tuple[Limit, ...] = ()
+        self.by_model: dict[str, tuple[Limit, ...]] = {}
+        for name, value in (given or {}).items():
+            if isinstance(value, Mapping):
+                self.by_model[name] = tuple(_limit(key, number) for key, number in value.items())
+            else:
+                self.every = (*self.every, _limit(name, value))
+
+    def of(self, *names: str) -> tuple[Limit, ...]:
+        """The limits of a model known by these names; empty when nothing was said of it."""
+        return replaced(self.every, next((self.by_model[name] for name in names if name in self.by_model), ()))
+
+
+def replaced(limits: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """Put limits in the place of those of the same name; what has no name among them stays or is added."""
+    return tuple(({limit.name: limit for limit in limits} | {limit.name: limit for limit in own}).values())
+
+
+def _limit(name: str, value: int | Limit) -> Limit:
+    return value if isinstance(value, Limit) else named(name, value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -23,12 +23,11 @@ from .demand import Demand
 from .errors import ConfigError, RatecardWarning
 from .gate import Gate
 from .headers import Observation
-from .limit import KNOWN, Limit, named
+from .limit import KNOWN, Limit, Limits, OwnLimits, replaced
 from .stores.base import Booking, Lane, Store
 from .stores.memory import MAX_SLACK_US, MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
 
-Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
 PreflightPolicy = Literal["raise", "warn", "off"]
 
 
@@ -152,7 +151,8 @@ class Limiter:
 
     tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"); or
     limits     your own: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model; values
-               are whole numbers per period or Limit objects. With a tier too, they replace its limits for their models.
+               are whole numbers per period or Limit objects. Each takes the place of the limit of the same name, be it
+               the tier's or the one for every model; the others stay in force.
     policy     what the server charges at admission: observed (default) | documented | conservative
     headroom   share of every limit left unused, 0 ≤ headroom < 1
     max_wait   seconds a request may wait for admission; None waits for as long as it takes
@@ -200,7 +200,7 @@ class Limiter:
         self.store: Store = store or MemoryStore(self.clock)
         self._headroom_ppm = round(headroom * 1_000_000)
         self._max_wait_us = None if max_wait is None else round(max_wait * US_PER_S)
-        self._own = _own_limits(limits)
+        self._own = OwnLimits(limits)
         self._tables = tables
         self._gates: dict[str, Gate] = {}
         self._gates_by_pool: dict[str, Gate] = {}
@@ -323,7 +323,7 @@ class Limiter:
 
     def _differs(self, gate: Gate, index: int, known: Limit, capacity: int) -> None:
         """Report, once, a limit that is not what we obey; obey it when it is smaller."""
-        own = self.tier is None or gate.lane.name in self._own
+        own = known in self._own.of(gate.lane.name)
         if own and capacity > known.capacity:
             return  # using less than there is was somebody's decision
         ours = "the setting" if own else f"the table's {self.tier}"
@@ -362,16 +362,18 @@ class Limiter:
 
         card = resolve(model)
         name = card.model if card else model
-        own = self._own.get(model) or self._own.get(name)
-        if own is None and self.tier is None:
-            own = self._own.get("*")
-            if own is None:
-                raise ConfigError(f"limits are given for {', '.join(self._own)}, and none for {model!r}")
-        if own is not None:
+        own = self._own.of(model, name)
+        if self.tier is None:
+            if not own:
+                raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {model!r}")
             return name, own
-        assert self.tier is not None
         table = self.tables
-        return table.pool(name, self.tier), table.limits(name, self.tier)
+        try:
+            return table.pool(name, self.tier), replaced(table.limits(name, self.tier), own)
+        except ConfigError:
+            if not own:
+                raise
+            return name, own  # the table has no limits for it, somebody else has
 
     def _reduced(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         if not self._headroom_ppm:
@@ -387,28 +389,6 @@ class Limiter:
             )
             for limit in limits
         )
-
-
-def _own_limits(limits: Limits | None) -> dict[str, tuple[Limit, ...]]:
-    """Read the `limits=` argument: flat numbers become the rule for every model, under "*"."""
-    if limits is None:
-        return {}
-    if not isinstance(limits, Mapping) or not limits:
-        raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {limits!r}')
-    flat: list[Limit] = []
-    own: dict[str, tuple[Limit, ...]] = {}
-    for name, value in limits.items():
-        if isinstance(value, Mapping):
-            own[name] = tuple(_limit(key, number) for key, number in value.items())
-        else:
-            flat.append(_limit(name, value))
-    if flat:
-        own["*"] = tuple(flat)
-    return own
-
-
-def _limit(name: str, value: int | Limit) -> Limit:
-    return value if isinstance(value, Limit) else named(name, value)
 
 
 def _amount(name: str, value: int) -> int:

@@ -130,10 +130,10 @@ class TierTable:
             row = self._rows[model, tier]
         except KeyError:
             there = ", ".join(name for of, name in self._rows if of == model and self._rows[of, name] is not None)
-            where = f"only in {there}" if there else "in no tier"
+            where = f"only in {there}" if there else "nor in any other tier"
             raise ConfigError(
                 f"no limits are published for {model} in {tier}, {where}; "
-                f'give your own: limits={{"{model}": {{"rpm": …, "tpm": …}}}}'
+                f'give your own: limits={{"{model}": {{"rpm": …, "tpm": …}}}}, or --rpm and --tpm'
             ) from None
         if row is None:
             raise NotOffered(f"{model} is not supported in the {tier} tier")

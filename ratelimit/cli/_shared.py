@@ -12,7 +12,7 @@ import click
 
 from ..errors import ConfigError
 from ..job import open_job
-from ..limiter import Limits
+from ..limit import Limits
 
 
 def print_json(document: Any) -> None:

@@ -30,6 +30,7 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
     total = dict.fromkeys(("mean", "p50", "p95", "worst"), Usd.ZERO)
     counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
     bases: Counter[str] = Counter()
+    reasons: dict[str, None] = {}
     bad: list[dict[str, Any]] = []
     for line in read_job(file):
         if isinstance(line, BadLine):
@@ -48,6 +49,7 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
         row["input_tokens"] = guess.input.tokens
         if isinstance(guess.cost, Unpriced):
             counts["unpriced"] += 1
+            reasons.setdefault(guess.cost.reason)
             row["unpriced"] = guess.cost.reason
         else:
             for key in total:
@@ -68,11 +70,12 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
             f"input     {counts['input_tokens']:,} tokens"
             + (f" ({counts['inexact']:,} lines estimated)" if counts["inexact"] else "")
         )
-        click.echo(f"cost      {total['mean'].format()} expected, {total['worst'].format()} at worst")
+        if counts["unpriced"] < counts["lines"] or not counts["lines"]:
+            click.echo(f"cost      {total['mean'].format()} expected, {total['worst'].format()} at worst")
         for basis, number in bases.most_common():
             click.echo(f"output    {number:,} lines: {basis}")
         if counts["unpriced"]:
-            click.echo(f"unpriced  {counts['unpriced']:,} lines are not in these sums")
+            click.echo(f"unpriced  {counts['unpriced']:,} lines: {' · '.join(reasons)}")
         for one in bad:
             click.echo(f"line {one['line']}: {one['reason']}", err=True)
     if bad or counts["unpriced"]:

@@ -11,6 +11,7 @@ from pricing.ledger import Ledger
 
 from ..errors import ConfigError
 from ._shared import print_json
+from .run import spent
 
 
 @click.group("ledger")
@@ -32,7 +33,7 @@ def report(path: str, by: str, as_json: bool) -> None:
         print_json({"total": total.as_dict(), "by": {name: part.as_dict() for name, part in parts.items()}})
         return
     for name, part in [*sorted(parts.items()), ("total", total)]:
-        click.echo(f"{name or '-':<28} {part.posted.format():>14}  {part.posted_count:>8,} calls" + _open(part))
+        click.echo(f"{name or '-':<28} {spent(part):>14}  {part.posted_count:>8,} calls" + _open(part))
 
 
 def _open(part: Any) -> str:

@@ -28,7 +28,9 @@ def command(model: str | None, only_tier: str | None, at: date | None, as_json: 
     if only_tier is not None:
         load_tiers().scheme_of(only_tier)  # an unknown tier is an error even where no model has limits in it
     if model is None:
-        documents = [describe(card, only_tier, today) for card in load_cards()]
+        documents = [describe(card, None, today) for card in load_cards()]
+        for document in documents if only_tier else ():
+            document["limits"] = {name: row for name, row in document["limits"].items() if name == only_tier}
         if as_json:
             print_json(documents)
         else:

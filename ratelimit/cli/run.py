@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,15 +19,17 @@ from rich.live import Live
 from rich.text import Text
 
 from pricing.budget import Budget
-from pricing.ledger import Ledger
+from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
 
 from ..clock import US_PER_S, Clock
+from ..errors import ConfigError
 from ..job import read_job
 from ..limiter import Limiter
 from ..progress import Progress, Report
 from ..results import Results
 from ..runner import Runner, left_behind, run_name
+from ..tiers import POLICIES
 from ._shared import Day, api_key, counted_lines, own_limits, print_json
 
 
@@ -34,15 +37,24 @@ from ._shared import Day, api_key, counted_lines, own_limits, print_json
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where results go (JSONL).")
 @click.option("--tier", help='Usage tier of the account, such as "tier_1" or "grow".')
-@click.option("--rpm", type=click.IntRange(1), help="Own limit instead of a tier: requests per minute.")
-@click.option("--tpm", type=click.IntRange(1), help="Own limit instead of a tier: tokens per minute.")
-@click.option("--rpd", type=click.IntRange(1), help="Own limit instead of a tier: requests per day.")
+@click.option("--rpm", type=click.IntRange(1), help="Own limit: requests per minute, in the place of the tier's.")
+@click.option("--tpm", type=click.IntRange(1), help="Own limit: tokens per minute.")
+@click.option("--rpd", type=click.IntRange(1), help="Own limit: requests per day.")
 @click.option("--budget", help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.')
-@click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (default: OUT.costs.db).")
+@click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
 @click.option("--base-url", help="Send to another server, such as `ratecard emulate`.")
 @click.option("--resume", is_flag=True, help="Go on with an existing output file; what is done is not paid twice.")
 @click.option("--strict", is_flag=True, help="Stop at the first line that cannot be read.")
-@click.option("--policy", default="observed", show_default=True, help="What the server charges at admission.")
+@click.option(
+    "--policy", default="observed", show_default=True, help=f"What is charged at admission: {', '.join(POLICIES)}."
+)
+@click.option(
+    "--preflight",
+    type=click.Choice(["raise", "warn", "off"]),
+    default="raise",
+    show_default=True,
+    help="What to do about lines that the model card rules out.",
+)
 @click.option(
     "--headroom", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the limits left unused."
 )
@@ -63,8 +75,18 @@ def command(**options: Any) -> None:
         raise click.UsageError("say which limits to obey: --tier tier_1, or --rpm/--tpm")
     output = options["output"]
     limiter = Limiter(
-        options["tier"], limits=limits, policy=options["policy"], headroom=options["headroom"], at=options["at"]
+        options["tier"],
+        limits=limits,
+        policy=options["policy"],
+        headroom=options["headroom"],
+        preflight=options["preflight"],
+        at=options["at"],
     )
+    # What is wrong with the settings is said before a file is made.
+    if options["budget"] is not None:
+        Budget.parse(options["budget"])
+    if not os.path.exists(options["file"]):
+        raise ConfigError(f"{options['file']}: cannot be read: No such file or directory")
     name = run_name(output)
     results = Results(output, resume=options["resume"])
     try:
@@ -251,14 +273,20 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
     click.echo(f" ({last / least:.3f} ×), set by {report.binding_limit}" if least > 0 else "")
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in p.refusals.items())
     click.echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {p.attempts:,} requests")
-    click.echo(f"cost      {totals.posted.format()}" + _caveats(totals))
+    click.echo(f"cost      {spent(totals)}" + _caveats(totals))
     if len(report.by_model) > 1:
         for model, of_model in sorted(report.by_model.items()):
-            click.echo(f"          {of_model.posted.format():>12}  {model} ({of_model.posted_count:,} calls)")
+            click.echo(f"          {spent(of_model):>12}  {model} ({of_model.posted_count:,} calls)")
     if ledger:
         click.echo(f"ledger    {ledger}")
     if p.stopped:
         click.echo(f"stopped   {p.stopped}")
+
+
+def spent(totals: Totals) -> str:
+    """What was posted, for people; a sum of calls that all have no price is no $0.00."""
+    unknown = totals.posted_count > 0 and totals.unpriced_count == totals.posted_count
+    return "no price" if unknown else totals.posted.format()
 
 
 def _caveats(totals: Any) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ratelimit.demand import Demand
 from ratelimit.errors import ConfigError, NotOffered
-from ratelimit.limit import Limit, named
+from ratelimit.limit import Limit, Limits, OwnLimits, replaced
 
 from .buckets import Bucket, Refusal, admit
 from .headers import LimitHeaders
@@ -19,9 +19,6 @@ from .headers import LimitHeaders
 if TYPE_CHECKING:
     from pricing.cards import ModelCard
     from ratelimit.tiers import TierTable
-
-Limits = Mapping[str, Any]
-"""{"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model, as ratelimit.wrap takes it."""
 
 
 class Pool:
@@ -101,7 +98,7 @@ class Account:
     """Finds models and keeps their buckets.
 
     tier     of the table; limits of the models it names
-    limits   given outright; they replace the tier's for the models they name
+    limits   given outright; each takes the place of the tier's limit of the same name
     models   the only ones to serve, with or without a card. None serves what has limits: any name under flat limits
 
     Raises  ConfigError for an unknown tier, a malformed limit, neither tier nor limits, a named model without limits.
@@ -126,13 +123,17 @@ class Account:
 
             self.table = load_tiers()
             self.table.scheme_of(tier)  # unknown tiers are refused here, with the known ones named
-        self._own = _own_limits(limits)
+        self._own = OwnLimits(limits)
         self._only = None if models is None else frozenset(models)
         self._pools: dict[str, Pool] = {}
         self._models: dict[str, Model | None] = {}
         self._now_us = now_us
         for name in sorted(self._only or ()):
             self.find(name)
+        if self.table is not None and not self._own.every and not self._own.by_model and not self.known():
+            raise ConfigError(
+                f'no model has published limits in {tier}; give limits={{"rpm": …, "tpm": …}} (--rpm, --tpm)'
+            )
 
     @property
     def pools(self) -> Mapping[str, Pool]:
@@ -180,47 +181,27 @@ class Account:
         if self._only is not None and name not in self._only and (card is None or card.model not in self._only):
             return None
         base = card.model if card else name
-        limits = self._own.get(name) or self._own.get(base)
+        limits = self._own.of(name, base)
         pool = base
-        if limits is None and self.table is None:
-            limits = self._own.get("*")
-            if limits is None and card is None and self._only is None:
+        if self.table is None:
+            if not limits and card is None and self._only is None:
                 return None
-            if limits is None:
-                raise ConfigError(f"limits are given for {', '.join(self._own)}, and none for {name!r}")
-        if limits is None:
-            assert self.table is not None
+            if not limits:
+                raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {name!r}")
+        else:
             assert self.tier is not None
-            if card is None and self._only is None:
+            given = name in self._own.by_model or base in self._own.by_model
+            if card is None and self._only is None and not given:
                 return None
             try:
-                limits = self.table.limits(base, self.tier)
+                limits = replaced(self.table.limits(base, self.tier), limits)
             except NotOffered:
                 return None
+            except ConfigError:
+                if not given:
+                    raise
             pool = self.table.pool(base, self.tier)
         found = self._pools.get(pool)
         if found is None:
             found = self._pools[pool] = Pool(pool, limits, self._now_us)
         return Model(name, card, found)
-
-
-def _own_limits(limits: Limits | None) -> dict[str, tuple[Limit, ...]]:
-    """Read `limits=`: flat numbers are the rule for every model, under "*"."""
-    if limits is None:
-        return {}
-    if not isinstance(limits, Mapping) or not limits:
-        raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {limits!r}')
-    own: dict[str, tuple[Limit, ...]] = {}
-    flat = []
-    for name, value in limits.items():
-        if isinstance(value, Mapping):
-            own[name] = tuple(_limit(key, number) for key, number in value.items())
-        else:
-            flat.append(_limit(name, value))
-    if flat:
-        own["*"] = tuple(flat)
-    return own
-
-
-def _limit(name: str, value: Any) -> Limit:
-    return value if isinstance(value, Limit) else named(name, value)

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from pricing.tokens import count_text
 from ratelimit.errors import ConfigError, RatecardError
+from ratelimit.limit import Limits
 from ratelimit.tiers import POLICIES
 
-from .account import Account, Limits
+from .account import Account
 from .counters import Admission
 from .faults import Faults, parse_faults
 from .latency import Latencies, parse_latency

@@ -14,7 +14,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigError
-from ..limiter import Limiter, Limits, PreflightPolicy
+from ..limit import Limits
+from ..limiter import Limiter, PreflightPolicy
 from ._common import make_accountant
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from ratelimit.emulator import Emulator
 
 AT = "2026-08-01"
 RUN = ["run", "{job}", "-o", "out.jsonl", "--at", AT]
+HERE = ["--rpm", "1", "--base-url", "http://127.0.0.1:9/v1"]
 EVERY_COMMAND = [
     ["demo"],
     ["run"],
@@ -74,19 +75,17 @@ def one_error_line(ended: Any, code: int = 1) -> str:
         (["models", "--tier", "tier_9"], ["unknown tier 'tier_9'"]),
         ([*RUN, "--tier", "tier_9"], ["unknown tier 'tier_9'", "tier_1"]),
         ([*RUN, "--tier", "tier_1"], ["OPENAI_API_KEY is not set", "--base-url"]),
-        ([*RUN, "--tier", "tier_1", "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "No such file"]),
-        (["run", "none.jsonl", *RUN[2:], "--rpm", "1", "--base-url", "http://x/v1"], ["none.jsonl", "No such"]),
-        ([*RUN, "--rpm", "1", "--policy", "guess"], ["'guess'", "observed, documented"]),
-        ([*RUN, "--rpm", "1", "--ledger", "no/such.db"], ["no/such.db"]),
-        (["estimate", "none.jsonl"], ["none.jsonl", "No such file"]),
+        ([*RUN, *HERE, "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "no such file"]),
+        (["run", "none.jsonl", *RUN[2:], *HERE], ["none.jsonl", "no such file"]),
+        ([*RUN, *HERE, "--ledger", "no/such.db"], ["no/such.db"]),
+        (["estimate", "none.jsonl"], ["none.jsonl", "no such file"]),
         (["ledger", "report", "none.db"], ["none.db", "no such ledger"]),
         (["ledger", "report", "{job}"], ["job.jsonl", "not a database"]),
-        (["tables", "check", "none/models.yaml"], ["none/models.yaml", "No such file"]),
+        (["tables", "check", "none/models.yaml"], ["none/models.yaml", "no such file"]),
         (["tables", "check", "{job}"], ["models.yaml, prices.yaml or tiers.yaml"]),
         (["emulate", "--tier", "tier_9"], ["unknown tier 'tier_9'"]),
-        (["emulate", "--tier", "tier_1", "--model", "gpt-0"], ["gpt-0", "tier_1"]),
+        (["emulate", "--tier", "tier_1", "--model", "gpt-0"], ["no limits", "gpt-0"]),
         (["emulate", "--rpm", "5", "--faults", "418"], ["unknown fault '418'", "insufficient_quota"]),
-        (["emulate", "--rpm", "5", "--policy", "guess"], ["'guess'", "observed"]),
         (["emulate", "--rpm", "5", "--speed", "nan"], ["speed"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in COMMANDS else "",
@@ -96,7 +95,7 @@ def test_errors_are_one_line_that_says_what_to_do(
 ) -> None:
     """A model, tier, file or setting that is not there is exit code 1 and one line naming it and what there is."""
     line = one_error_line(ratecard(*(part.format(job=job) for part in arguments)))
-    assert [word for word in words if word not in line] == [], line
+    assert [word for word in words if word not in line.replace("No such", "no such")] == [], line
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,17 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str, ratecard: 
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("Usage: ratecard")
     assert words in ended.err
+
+
+@pytest.mark.parametrize("command", [["run", "job.jsonl", "-o", "out.jsonl", *HERE], ["emulate", "--rpm", "5"]])
+def test_an_unknown_policy_is_told_with_the_known_ones(
+    command: list[str], ratecard: Callable[..., Any], job: Path
+) -> None:
+    """A policy that does not exist is refused before anything begins, and the three that exist are named."""
+    ended = ratecard(*command, "--policy", "guess")
+    assert ended.code in (1, 2)
+    assert ended.out == ""
+    assert [name for name in ("guess", "observed", "documented", "conservative") if name not in ended.err] == []
 
 
 def test_an_output_that_cannot_be_written_is_one_line(ratecard: Callable[..., Any], job: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -298,3 +300,21 @@ def test_a_refusal_by_the_server_tightens_and_never_loosens() -> None:
     limiter.observe_refusal(MODEL, "tpm", used=29_446, limit=30_000, retry_after_us=534_000)
     assert limiter.store.backlog_us(key) == 29_446 * 2_000
     assert limiter.store.slack_us(key) == 534_000
+
+
+def test_a_limit_given_by_hand_takes_the_place_of_its_namesake_only() -> None:
+    """Beside a tier, or limits for every model, a limit given by hand is enforced and the others stay in force."""
+
+    def limits(model: str, **settings: Any) -> dict[str, int]:
+        limiter = ratelimit.Limiter(**settings, at=date(2026, 9, 15))
+        return {limit.name: limit.capacity for limit in limiter.limits(model)}
+
+    assert limits("o3", tier="tier_1", limits={"rpm": 2}) == {"rpm": 2, "tpm": 30_000}
+    assert limits("o3", tier="tier_1", limits={"o3": {"rpm": 2}}) == {"rpm": 2, "tpm": 30_000}
+    assert limits("o3-pro", tier="tier_1", limits={"o3": {"rpm": 2}}) == {"rpm": 500, "tpm": 30_000}
+    assert limits("o3", tier="tier_1", limits={"rpd": 7}) == {"rpm": 500, "tpm": 30_000, "rpd": 7}
+    assert limits("o3", tier="grow", limits={"o3": {"rpm": 2}}) == {"rpm": 2}
+    assert limits("m", limits={"rpm": 5, "m": {"tpm": 9}}) == {"rpm": 5, "tpm": 9}
+    assert limits("m", limits={"rpm": 5, "m": {"rpm": 9}}) == {"rpm": 9}
+    with pytest.raises(ratelimit.ConfigError, match="none for 'n'"):
+        limits("n", limits={"m": {"rpm": 9}})

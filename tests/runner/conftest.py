@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -226,9 +227,16 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             child.communicate()
 
 
+@pytest.fixture(scope="session")
+def _stopping() -> Iterator[ThreadPoolExecutor]:
+    """Where servers are stopped: each takes a fifth of a second of doing nothing, and the next test can begin."""
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers; every one is stopped when the test ends."""
+def serve(_stopping: ThreadPoolExecutor) -> Iterator[Callable[..., Server]]:
+    """Start servers; every one is stopped when the test has ended."""
     running: list[Server] = []
 
     def start(**options: Any) -> Server:
@@ -239,7 +247,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in running:
-        server.stop()
+        _stopping.submit(server.stop)
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_what_a_killed_run_left_open_is_closed_as_expired(
 def test_a_run_killed_before_its_first_result_holds_no_budget(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
-    """Where nothing was written yet there is nothing to resume, and still the calls of the killed run are closed."""
+    """Where nothing was written there is nothing to resume; the calls of the killed run are closed all the same."""
     server = serve(latency=3600)
     desk.write(request_line(number) for number in range(3))
     child = desk.spawn(server)

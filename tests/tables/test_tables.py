@@ -205,7 +205,7 @@ def test_limits_nobody_published_are_not_invented(tier: str) -> None:
 
 def test_a_model_without_any_limits() -> None:
     """A model the table does not have is a ConfigError, not an unlimited model."""
-    with pytest.raises(ConfigError, match="no limits are published for o9 in tier_1, in no tier"):
+    with pytest.raises(ConfigError, match="no limits are published for o9 in tier_1, nor in any other tier"):
         load_tiers().limits("o9", "tier_1")
 
 
