@@ -14,7 +14,8 @@ class MemoryBook:
     """Keeps entries for as long as the process lives."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant, because a collection of garbage in the middle may close an abandoned stream, and that an entry.
+        self._lock = threading.RLock()
         self._entries: dict[int, Entry] = {}
         self._pending: set[int] = set()
         self._by_response: dict[str, int] = {}  # response id → the entry that posted it, or waits for it
@@ -107,11 +108,13 @@ class MemoryBook:
 
     def _spent_in(self, budget: Budget, now_us: int) -> Usd:
         first_hour, only = budget.start_us(now_us) // HOUR_US, budget.run or None
-        return Usd(sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and only in (None, run)))
+        return Usd(
+            sum(pico for (run, hour), pico in list(self._spent.items()) if hour >= first_hour and only in (None, run))
+        )
 
     def _held(self, run: str | None) -> Usd:
         held = 0
-        for entry_id in self._pending:
+        for entry_id in list(self._pending):
             entry = self._entries[entry_id]
             if (not run or run == entry.run) and entry.worst is not None:
                 held += entry.worst.pico

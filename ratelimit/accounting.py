@@ -86,7 +86,8 @@ class Accountant:
         if outcome.status >= 400:
             self.ledger.void(entry, f"HTTP {outcome.status}: not billed")
             return
-        if outcome.state in RUNNING and outcome.usage is None and outcome.response_id and outcome.complete:
+        background = call.body.get("background") is True  # only such a response goes on after its reply has ended
+        if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
             self.ledger.attach(entry, outcome.response_id)
             return
         usage, exact, why = self._usage(call, outcome)

@@ -19,7 +19,7 @@ from pricing.usage import Usage
 from ._json import loads
 from .context import CURRENT
 from .demand import Demand, demand
-from .errors import LedgerError, RatecardWarning
+from .errors import LedgerError, RatecardError, RatecardWarning
 from .gate import Gate
 from .headers import observations, rate_limits, read_refusal
 from .preflight import check
@@ -171,7 +171,8 @@ class Visit:
 
     def failed(self, error: BaseException) -> None:
         """End an attempt that got no response: nothing was sent, or nobody knows."""
-        not_sent = type(error).__name__ in NOT_SENT
+        # An error of ours comes from a middleware below: it has not sent it.
+        not_sent = isinstance(error, RatecardError) or type(error).__name__ in NOT_SENT
         if self._reservation is not None and not_sent:
             self._reservation.release()
         if self._accountant is not None and self._entry is not None:

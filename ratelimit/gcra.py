@@ -115,4 +115,8 @@ class Bucket:
 
     def raise_to(self, tat_us: int) -> None:
         """Take over an observation that the bucket is emptier than we thought; never the other way round."""
-        self.tat_us = max(self.tat_us, tat_us)
+        if tat_us > self.tat_us:
+            self.tat_us = tat_us
+            # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
+            self._seq += 1
+            self._marks = [[self._seq, 0]]

@@ -98,7 +98,7 @@ class Line:
     __slots__ = ("_ahead_us", "_lock", "_queue")
 
     def __init__(self, width: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: see MemoryStore
         self._queue: deque[Ticket] = deque()
         self._ahead_us = [0] * width
 

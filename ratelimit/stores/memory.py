@@ -35,7 +35,7 @@ class MemoryStore:
     def __init__(self, clock: Clock | None = None, *, initial_slack_us: int = INITIAL_SLACK_US) -> None:
         self.clock: Clock = clock or MonotonicClock()
         self._initial_slack_us = initial_slack_us
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
         self._cells: dict[str, _Cell] = {}
         self._lanes: dict[tuple[str, ...], tuple[tuple[_Cell, int], ...]] = {}
         self._latest_us = 0

@@ -76,6 +76,7 @@ def wrap(
         raise ConfigError("this client is wrapped already: wrapping it twice would charge every request twice")
 
     paced = copy.copy(http)
+    paced.__class__ = _unowning(type(http))
     paced._transport = middleware(http._transport, limiter, accountant)
     paced._mounts = {
         pattern: None if inner is None else middleware(inner, limiter, accountant)
@@ -85,6 +86,13 @@ def wrap(
     paced._ratecard_original = http
     wrapped: Client = client.with_options(http_client=paced)
     return wrapped
+
+
+def _unowning(http: type[Any]) -> type[Any]:
+    """The class without its `__del__`: openai's closes the connections, which are not the copy's to close."""
+    if not hasattr(http, "__del__"):
+        return http
+    return type(http.__name__, (http,), {"__del__": lambda self: None, "__module__": http.__module__})
 
 
 def family(http: type[Any]) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import warnings
@@ -224,3 +225,76 @@ def test_tags_that_are_no_text_are_refused(tmp_path: Path) -> None:
         ratelimit.transports.httpx2.CostTransport(None, ledger=tmp_path / "c.db", tags={"team": 7})
     with pytest.raises(ratelimit.ConfigError, match="ledger"):
         ratelimit.transports.httpx2.CostTransport(None, ledger=7)
+
+
+def test_an_error_of_a_middleware_below_gives_the_admission_back() -> None:
+    """Pacing above cost, as documented: a call that the budget refused was not sent and holds no room."""
+    limiter = ratelimit.Limiter(limits={"rpm": 10}, at=DAY)
+    transports = ratelimit.transports.httpx2
+    inner = answering(httpx2, json.dumps(REPLY).encode(), {"content-type": "application/json"})
+    costing = transports.CostTransport(inner, ledger=Ledger(), budget="0.01 USD/day", at=DAY)
+    pacing = transports.RateLimitTransport(costing, limiter=limiter)
+    with httpx2.Client(transport=pacing) as client, pytest.raises(ratelimit.OverBudget):
+        client.post("https://api.openai.com/v1/responses", json={"model": "o3-pro", "input": "x"})
+    assert inner.requests == []
+    assert limiter.store.backlog_us("o3-pro:rpm") == 0
+
+
+def test_a_stream_that_ends_in_an_error_does_not_stay_pending() -> None:
+    """A response that is not in the background is over when its stream is: nothing is held for it any longer."""
+    begun = {"id": "resp_2", "status": "in_progress", "model": "o3", "usage": None}
+    raw = b'data: {"type":"response.created","response":%s}\n\ndata: {"type":"error","code":"server_error"}\n\n'
+    ledger = Ledger()
+    inner = answering(httpx2, raw % json.dumps(begun).encode(), {"content-type": "text/event-stream"})
+    with httpx2.Client(transport=ratelimit.transports.httpx2.CostTransport(inner, ledger=ledger, at=DAY)) as client:
+        client.post("https://api.openai.com/v1/responses", json={"model": "o3", "input": "x", "stream": True})
+    assert [entry.state for entry in ledger.entries()] == ["expired"]
+
+
+def test_dropping_a_wrapped_client_leaves_the_connections_alone() -> None:
+    """The copy does not own the connections: when it is collected, the original and its siblings go on."""
+    with Emulator(limits=LIMITS, latency=0, at=DAY) as server:
+        plain = openai.OpenAI(base_url=server.url, api_key="test", max_retries=0)
+        sibling = ratelimit.wrap(plain, limits=LIMITS, at=DAY)
+        with plain.responses.with_streaming_response.create(model="o3", input="x", stream=True) as open_stream:
+            wrapped = ratelimit.wrap(plain, limits=LIMITS, at=DAY)
+            wrapped.responses.create(model="o3", input="x")
+            del wrapped
+            gc.collect()
+            assert b"response.completed" in open_stream.read()
+        sibling.responses.create(model="o3", input="x")
+        plain.close()
+
+
+def test_garbage_collected_in_the_middle_of_a_booking_deadlocks_nothing() -> None:
+    """An abandoned stream in a reference cycle may be closed by a collection inside the ledger's own work."""
+    raw = b'data: {"type":"response.output_text.delta","delta":"Once","sequence_number":1}\n\ndata: x\n\n'
+    inner = answering(httpx2, raw, {"content-type": "text/event-stream"}, chunk=1_000)
+    ledger = Ledger()
+    http = httpx2.Client(transport=ratelimit.transports.httpx2.CostTransport(inner, ledger=ledger, at=DAY))
+
+    class Abandoned:
+        def __init__(self) -> None:
+            request = http.build_request(
+                "POST", "https://x/v1/responses", json={"model": "o3", "input": "x", "stream": True}
+            )
+            self.me = self
+            self.chunks = self.read(http.send(request, stream=True))
+            next(self.chunks)
+
+        def read(self, response: Any) -> Iterator[bytes]:
+            try:
+                yield from response.iter_bytes()
+            finally:
+                response.close()
+
+    thresholds = gc.get_threshold()
+    try:
+        for number in range(300):
+            gc.set_threshold(50 + number % 97)
+            Abandoned()
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert {entry.state for entry in ledger.entries()} <= {"posted", "expired"}
+    http.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
@@ -17,15 +19,23 @@ from ratelimit.testing import ManualClock
 DAY = date(2026, 9, 15)
 
 
-def client_of(server: Emulator, limiter: ratelimit.Limiter) -> Any:
-    return ratelimit.wrap(openai.OpenAI(base_url=server.url, api_key="test", max_retries=0), limiter=limiter)
+@pytest.fixture
+def client_of() -> Iterator[Callable[[Emulator, ratelimit.Limiter], Any]]:
+    """Wrapped clients that are closed when the test ends."""
+    with contextlib.ExitStack() as open_clients:
+
+        def make(server: Emulator, limiter: ratelimit.Limiter) -> Any:
+            plain = open_clients.enter_context(openai.OpenAI(base_url=server.url, api_key="test", max_retries=0))
+            return ratelimit.wrap(plain, limiter=limiter)
+
+        yield make
 
 
 def capacities(limiter: ratelimit.Limiter) -> dict[str, int]:
     return {limit.name: limit.capacity for limit in limiter.limits("o3")}
 
 
-def test_a_smaller_limit_of_the_server_is_obeyed_and_reported_once() -> None:
+def test_a_smaller_limit_of_the_server_is_obeyed_and_reported_once(client_of: Any) -> None:
     """An account whose limit is below the table's learns it from its first reply, and says so before the next call."""
     limiter = ratelimit.Limiter(tier="tier_1", at=DAY)
     with Emulator(limits={"rpm": 500, "tpm": 10_000}, latency=0, at=DAY) as server:
@@ -41,7 +51,7 @@ def test_a_smaller_limit_of_the_server_is_obeyed_and_reported_once() -> None:
         assert server.counters()["refused_total"] == 0
 
 
-def test_a_larger_limit_of_the_server_is_reported_but_not_used() -> None:
+def test_a_larger_limit_of_the_server_is_reported_but_not_used(client_of: Any) -> None:
     """Observations never loosen: what may be used is for the table or a setting to say, and the warning shows how."""
     limiter = ratelimit.Limiter(tier="tier_1", at=DAY)
     with Emulator(limits={"rpm": 500, "tpm": 40_000}, latency=0, at=DAY) as server:
@@ -52,7 +62,7 @@ def test_a_larger_limit_of_the_server_is_reported_but_not_used() -> None:
     assert capacities(limiter) == {"rpm": 500, "tpm": 30_000}
 
 
-def test_a_setting_below_the_servers_limit_is_nobodys_news() -> None:
+def test_a_setting_below_the_servers_limit_is_nobodys_news(client_of: Any) -> None:
     """Whoever set a smaller limit meant it: no warning."""
     limiter = ratelimit.Limiter(limits={"rpm": 100, "tpm": 10_000}, at=DAY)
     with Emulator(limits={"rpm": 500, "tpm": 40_000}, latency=0, at=DAY) as server, warnings.catch_warnings():
@@ -63,12 +73,13 @@ def test_a_setting_below_the_servers_limit_is_nobodys_news() -> None:
     assert capacities(limiter) == {"rpm": 100, "tpm": 10_000}
 
 
-def test_room_that_a_rival_took_is_seen_before_a_refusal() -> None:
+def test_room_that_a_rival_took_is_seen_before_a_refusal(client_of: Any) -> None:
     """Another program has spent most of the minute: after one reply our bucket is as full as the server's."""
     with Emulator(limits={"rpm": 500, "tpm": 10_000}, latency=0, at=DAY, now_us=lambda: 10**15) as server:
         rival = openai.OpenAI(base_url=server.url, api_key="test", max_retries=0)
         for _ in range(30):
             rival.responses.create(model="o3", input="x")
+        rival.close()
         limiter = ratelimit.Limiter(limits={"rpm": 500, "tpm": 10_000}, max_wait=0, at=DAY, clock=ManualClock())
         client = client_of(server, limiter)
         client.responses.create(model="o3", input="x")
