@@ -115,7 +115,8 @@ def _count(holder: Mapping[str, Any], key: str, notes: list[str]) -> int:
     if type(value) is int and value >= 0:
         return value
     if value is not None:
-        notes.append(f"{key} is {value!r:.40}: taken as 0")
+        # The type only: a server's text is nothing that a ledger may keep.
+        notes.append(f"{key} is {value if type(value) is int else type(value).__name__}: taken as 0")
     return 0
 
 
