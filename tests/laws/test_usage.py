@@ -152,7 +152,7 @@ def test_contradictions_are_clamped_and_named(
 
 @pytest.mark.parametrize("bad", [-1, 2.5, "12", True, [], {}])
 def test_nonsense_counts_are_zero_and_named(bad: Any) -> None:
-    """A count that is no whole number from 0 on is taken as 0; the note shows its name and what it is, never its text."""
+    """A count that is no whole number from 0 on is taken as 0; the note shows its name and kind, never its text."""
     usage = Usage.from_response(
         {"input_tokens": 10, "output_tokens": bad, "input_tokens_details": {"cached_tokens": bad}}
     )
