@@ -208,11 +208,11 @@ class Visit:
                 reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
             if seen:
                 limiter.observe_headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
-        coding = encoding.decode("latin-1")
-        undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         refunds = reservation is not None and reservation.demand.refunds
         if self._accountant is None and status != 429 and not refunds:
             return  # nobody asks what the reply says
+        coding = encoding.decode("latin-1")
+        undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         self._reader = StreamReader(status, coding, undo) if b"event-stream" in kind else JsonReader(status, undo)
 
     def feed(self, chunk: bytes) -> None:

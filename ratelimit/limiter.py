@@ -36,12 +36,13 @@ class Reservation:
 
     demand     what was charged
     waited_us  how long the caller stood in line
+    gate       the gate it came through
     """
 
-    __slots__ = ("_booking", "_gate", "demand", "waited_us")
+    __slots__ = ("_booking", "demand", "gate", "waited_us")
 
     def __init__(self, gate: Gate, booking: Booking, demand: Demand, waited_us: int) -> None:
-        self._gate = gate
+        self.gate = gate
         self._booking = booking
         self.demand = demand
         self.waited_us = waited_us
@@ -49,12 +50,7 @@ class Reservation:
     @property
     def model(self) -> str:
         """The lane that admitted the request: a model, or the pool it shares."""
-        return self._gate.lane.name
-
-    @property
-    def gate(self) -> Gate:
-        """The gate it came through."""
-        return self._gate
+        return self.gate.lane.name
 
     @property
     def charges_us(self) -> tuple[int, ...]:
@@ -78,17 +74,17 @@ class Reservation:
             booking.open = False
             return
         charges_us = []
-        for limit, unit in zip(booking.lane.limits, self._gate.units, strict=True):
+        for limit, unit in zip(booking.lane.limits, self.gate.units, strict=True):
             amount = actual.tokens if unit == "tokens" else actual.requests if unit == "requests" else actual.images
             charges_us.append(limit.charge_us(amount))
-        self._gate.store.settle(booking, tuple(charges_us))
-        self._gate.line.nudge()
+        self.gate.store.settle(booking, tuple(charges_us))
+        self.gate.line.nudge()
 
     def release(self) -> None:
         """End the reservation as never sent: everything still outstanding goes back."""
         if self._booking.open:
-            self._gate.store.release(self._booking)
-            self._gate.line.nudge()
+            self.gate.store.release(self._booking)
+            self.gate.line.nudge()
 
     def arrived(self, delay_us: int) -> None:
         """Report how long the request took to reach the server, so that the burst leaves room for such delays.
@@ -98,14 +94,14 @@ class Reservation:
         """
         if delay_us <= self._booking.slack_us:
             return  # no limit's margin is exceeded
-        lane = self._gate.lane
+        lane = self.gate.lane
         for key, charge_us, backlog_us in zip(
             lane.keys, self._booking.charges_us, self._booking.backlogs_us, strict=True
         ):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
-                if excess_us > self._gate.store.slack_us(key):
-                    self._gate.store.widen(key, min(excess_us, MAX_SLACK_US))
+                if excess_us > self.gate.store.slack_us(key):
+                    self.gate.store.widen(key, min(excess_us, MAX_SLACK_US))
 
     def __enter__(self) -> Self:
         return self

@@ -81,7 +81,6 @@ class Runner:
         self._random = random.Random(seed)
         self._air = asyncio.Semaphore(concurrency)
         self._door = asyncio.Semaphore(BEFORE_THE_LIMITER)
-        self._paid = 0  # requests in the air that hold part of the budget
         self._started = dict(started or {})
         self._broken: RatecardError | None = None  # why the job cannot go on, when that is an error
         self._grounded: set[asyncio.Task[Any]] = set()  # lines whose request is not in the air
@@ -196,7 +195,7 @@ class Runner:
                 return await self._attempt(line, door)
             except OverBudget as error:
                 attempt -= 1
-                if self._paid == 0:
+                if self.progress.in_flight == 0:
                     self.stop(f"budget: {error}")
                     return None
                 await ended.wait()  # what is in the air holds its worst case; when it settles, room comes free
@@ -236,7 +235,6 @@ class Runner:
             progress.last_admission_us = now_us
             progress.in_flight += 1
             progress.most_in_flight = max(progress.most_in_flight, progress.in_flight)
-            self._paid += 1
             door.leave()
 
         await door.enter()
@@ -266,7 +264,6 @@ class Runner:
             CURRENT.reset(token)
             if admitted is not None:
                 progress.in_flight -= 1
-                self._paid -= 1
                 self._grounded.add(task)
                 self._ended.set()
                 self._ended = asyncio.Event()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ..errors import ConfigError
 from ..job import open_job
 from ..limit import Limits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def print_json(document: Any) -> None:
@@ -32,6 +35,14 @@ class Day(click.ParamType[date]):
             return date.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is not a date such as 2026-11-24", param, ctx)
+
+
+def limit_options(command: Command) -> Command:
+    """Give a command --rpm, --tpm and --rpd; `own_limits` collects them."""
+    for name, what in (("rpd", "requests per day"), ("tpm", "tokens per minute"), ("rpm", "requests per minute")):
+        text = f"Own limit: {what}, in the place of the tier's."
+        command = click.option(f"--{name}", type=click.IntRange(1), help=text)(command)
+    return command
 
 
 def own_limits(rpm: int | None, tpm: int | None, rpd: int | None) -> Limits | None:

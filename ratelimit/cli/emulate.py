@@ -6,15 +6,13 @@ from typing import Any
 
 import click
 
-from ._shared import Day, own_limits
+from ._shared import Day, limit_options, own_limits
 
 
 @click.command("emulate")
 @click.option("--tier", help='Usage tier to enforce, such as "tier_1" or "grow".')
 @click.option("--model", "models", multiple=True, help="Serve only these models (default: every model of the tier).")
-@click.option("--rpm", type=click.IntRange(1), help="Own limit: requests per minute, in the place of the tier's.")
-@click.option("--tpm", type=click.IntRange(1), help="Own limit: tokens per minute.")
-@click.option("--rpd", type=click.IntRange(1), help="Own limit: requests per day.")
+@limit_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")
 @click.option("--latency", type=click.FloatRange(0), help="Fixed seconds per reply instead of the latency model.")

@@ -52,8 +52,9 @@ def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, A
     """Collect what the tables say of one model on a day; None where no source says anything."""
     table = load_prices()
     prices = {}
-    for row in table.rows(card.model):
-        if row.effective_from <= today and (row.effective_until is None or today <= row.effective_until):
+    for tier in table.tiers(card.model):
+        row = table.lookup(card.model, tier, today)
+        if row is not None:
             rates = {kind: _rate(pico) for kind, pico in row.pico_per_token.items()}
             if row.cached_as_input:
                 rates["cached_input"] = rates["input"]

@@ -30,16 +30,14 @@ from ..progress import Progress, Report
 from ..results import Results
 from ..runner import Runner, left_behind, run_name
 from ..tiers import POLICIES
-from ._shared import Day, api_key, counted_lines, own_limits, print_json
+from ._shared import Day, api_key, counted_lines, limit_options, own_limits, print_json
 
 
 @click.command("run")
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where results go (JSONL).")
 @click.option("--tier", help='Usage tier of the account, such as "tier_1" or "grow".')
-@click.option("--rpm", type=click.IntRange(1), help="Own limit: requests per minute, in the place of the tier's.")
-@click.option("--tpm", type=click.IntRange(1), help="Own limit: tokens per minute.")
-@click.option("--rpd", type=click.IntRange(1), help="Own limit: requests per day.")
+@limit_options
 @click.option("--budget", help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.')
 @click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
 @click.option("--base-url", help="Send to another server, such as `ratecard emulate`.")
@@ -83,11 +81,10 @@ def command(**options: Any) -> None:
         at=options["at"],
     )
     # What is wrong with the settings is said before a file is made.
-    if options["budget"] is not None:
-        Budget.parse(options["budget"])
+    name = run_name(output)
+    budget = None if options["budget"] is None else Budget.parse(options["budget"], run=name)
     if not os.path.exists(options["file"]):
         raise ConfigError(f"{options['file']}: cannot be read: No such file or directory")
-    name = run_name(output)
     results = Results(output, resume=options["resume"])
     try:
         with Ledger(options["ledger_path"] or f"{output}.costs.db") as ledger:
@@ -100,7 +97,7 @@ def command(**options: Any) -> None:
                     ledger=ledger,
                     run=name,
                     base_url=options["base_url"],
-                    budget=options["budget"],
+                    budget=budget,
                     concurrency=options["concurrency"],
                     attempts=options["attempts"],
                     strict=options["strict"],
@@ -133,7 +130,7 @@ async def run_job(
     ledger: Ledger,
     run: str,
     base_url: str | None = None,
-    budget: str | None = None,
+    budget: Budget | None = None,
     concurrency: int = 1000,
     attempts: int = 5,
     strict: bool = False,
@@ -160,8 +157,7 @@ async def run_job(
             timeout=library.Timeout(600, connect=30, pool=None),  # a place in our own pool is not the server's fault
         ),
     ) as plain:
-        cap = None if budget is None else Budget.parse(budget, run=run)
-        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, at=at)
+        client = wrap(plain, limiter=limiter, ledger=ledger, budget=budget, at=at)
         runner = Runner(
             client,
             limiter,

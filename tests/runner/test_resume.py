@@ -84,15 +84,20 @@ def strike_at_its_hour(witness: Any, child: Any, rng: random.Random, ids: Callab
     witness.on_request, witness.on_answer = on_request, on_answer
 
 
-def test_what_a_killed_run_left_open_is_closed_as_expired(
-    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
-) -> None:
-    """Calls in the air at the kill stand pending, then expired at their estimates; the next run and its report tell."""
+def kill_with_three_in_the_air(desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]) -> None:
+    """A job of three lines whose run is killed when all of them are sent and none is answered."""
     server = serve(latency=3600)
     desk.write(request_line(number) for number in range(3))
     child = desk.spawn(server)
     server.witness.on_request = lambda count: child.kill() if count == 3 else None
     assert desk.wait(child).code == -signal.SIGKILL
+
+
+def test_what_a_killed_run_left_open_is_closed_as_expired(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """Calls in the air at the kill stand pending, then expired at their estimates; the next run and its report tell."""
+    kill_with_three_in_the_air(desk, serve, request_line)
     assert desk.states() == {"pending": 3}
     held = sum(entry.estimate.pico for entry in desk.entries())
     ended = desk.run(serve(), "--resume")
@@ -107,11 +112,7 @@ def test_a_run_killed_before_its_first_result_holds_no_budget(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
     """Where nothing was written there is nothing to resume; the calls of the killed run are closed all the same."""
-    server = serve(latency=3600)
-    desk.write(request_line(number) for number in range(3))
-    child = desk.spawn(server)
-    server.witness.on_request = lambda count: child.kill() if count == 3 else None
-    assert desk.wait(child).code == -signal.SIGKILL
+    kill_with_three_in_the_air(desk, serve, request_line)
     assert desk.run(serve(), "--budget", "0.9 USD").code == 0  # room for $0.37 expired and $0.48, not for $0.96
     assert desk.states() == {"expired": 3, "posted": 3}
 
