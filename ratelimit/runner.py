@@ -24,9 +24,10 @@ from .context import CURRENT, CallContext
 from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
 from .headers import read_refusal, retry_after_us
 from .job import BadLine, Line
-from .limiter import Limiter, Reservation
+from .limiter import Limiter
 from .progress import Progress, Report
 from .reply import RUNNING
+from .reservation import Reservation
 from .results import Results, result_line
 
 if TYPE_CHECKING:
