@@ -28,12 +28,12 @@ FORBIDDEN_IN_CORE = {
 
 LAYERS = [
     {"errors", "limit", "clock", "gcra", "line", "headers", "_json"},
-    {"tiers", "context", "reply"},
+    {"tiers", "context", "reply", "verdict"},
     {"demand", "stores", "gate"},
     {"_admit", "_admit_async", "limiter", "accounting", "preflight", "job", "results", "progress"},
     {"exchange"},
     {"transports"},
-    {"runner", "emulator", "testing"},
+    {"runner", "checks", "emulator", "testing"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""
