@@ -81,7 +81,7 @@ def test_few_replies_are_not_projected_yet() -> None:
 
 
 def test_a_job_of_unknown_length_has_no_projection() -> None:
-    """A compressed job is not counted first: what is done is shown, and nothing is guessed."""
+    """A job from a pipe is not counted first: what is done is shown, and nothing is guessed."""
     job = Job(done=2_000, spent=Usd.parse("33"))
     assert job.parts() == ["2,000 done", "0 in flight", "$33.00", "0 of 30,000 tokens/min"]
 
