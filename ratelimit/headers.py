@@ -24,6 +24,7 @@ QUOTA_CODES = frozenset(
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
+        "billing_not_active",
     }
 )
 """`error.code` (or type) of a spent quota or spend limit: waiting does not help, somebody has to pay or raise it."""

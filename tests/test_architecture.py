@@ -28,23 +28,13 @@ FORBIDDEN_IN_CORE = {
 
 LAYERS = [
     {"errors", "limit", "clock", "gcra", "cells", "headers", "_json"},
-    {"tiers", "context", "reply", "stores"},
+    {"tiers", "context", "reply", "stores", "verdict"},
     {"demand", "ticket", "line", "gate"},
-    {
-        "_admit",
-        "_admit_async",
-        "reservation",
-        "feedback",
-        "limiter",
-        "accounting",
-        "preflight",
-        "job",
-        "results",
-        "progress",
-    },
+    {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
+    {"accounting", "preflight", "job", "results", "progress"},
     {"exchange"},
     {"transports"},
-    {"runner", "emulator", "testing"},
+    {"runner", "checks", "emulator", "testing"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""
