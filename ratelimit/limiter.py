@@ -76,13 +76,17 @@ class Limiter:
     ) -> None:
         if tier is None and limits is None:
             raise ConfigError('say which limits to obey: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
-        if policy not in POLICIES:
+        if tier is not None and not isinstance(tier, str):
+            raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
+        if not isinstance(policy, str) or policy not in POLICIES:
             raise ConfigError(f"unknown admission policy {policy!r}; known: {', '.join(POLICIES)}")
         if not _is_number(headroom) or not 0 <= headroom < 1:
             raise ConfigError(f"headroom is a share of the limit, 0 ≤ headroom < 1, not {headroom!r}")
         if max_queue is not None and (type(max_queue) is not int or max_queue < 0):
             raise ConfigError(f"max_queue is a whole number of waiting requests, not {max_queue!r}")
-        if at is not None and not isinstance(at, date):
+        if not isinstance(adopt, bool):
+            raise ConfigError(f"adopt is True or False, not {adopt!r}")
+        if at is not None and (not isinstance(at, date) or isinstance(at, datetime)):
             raise ConfigError(f"at is a datetime.date, not {at!r}")
         if preflight not in ("raise", "warn", "off"):
             raise ConfigError(f"preflight is raise, warn or off, not {preflight!r}")

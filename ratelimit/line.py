@@ -64,9 +64,11 @@ class Priorities:
             raise ConfigError(f'priorities is a mapping such as {{"interactive": 8, "batch": 1}}, not {given!r}')
         self.classes: dict[str, Priority] = {}
         for name, value in ({"high": 9, "normal": 3, "low": 1} if given is None else given).items():
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"priorities: a class has a name such as interactive, not {name!r}")
             settings = value if isinstance(value, Mapping) else {"weight": value}
-            if not settings.keys() <= {"weight", "leave"}:
-                raise ConfigError(f"priority {name}: it has a weight and may leave a share, not {', '.join(settings)}")
+            if not settings or not settings.keys() <= {"weight", "leave"}:
+                raise ConfigError(f"priority {name}: it has a weight and may leave a share, not {value!r}")
             one = Priority(**settings)  # type: ignore[arg-type]  # looked at next
             if type(one.weight) is not int or one.weight < 1:
                 raise ConfigError(f"priority {name}: its weight is a whole number of at least 1, not {one.weight!r}")
@@ -80,7 +82,7 @@ class Priorities:
         name = self.usual if name is None else name
         try:
             return name, round(self.classes[name].leave * 1_000_000)
-        except KeyError:
+        except (KeyError, TypeError):  # unknown, or not even a name
             raise ConfigError(f"unknown priority {name!r}; known: {', '.join(self.classes)}") from None
 
 
