@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
 from .limit import Limit
 from .line import Line
 from .stores.base import Claim, Lane, Store
+from .stores.memory import room_us
 from .ticket import Ticket
 
 
@@ -21,7 +24,7 @@ class Gate:
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
-    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table", "units")
+    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table")
 
     def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line) -> None:
         self.store = store
@@ -32,23 +35,29 @@ class Gate:
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
-        self.units = tuple(limit.unit for limit in lane.limits)
         store.open(lane)
 
-    def obey(self, index: int, full: Limit, reduced: Limit) -> None:
-        """Put another limit in the place of one; its cell stays, and who stands in line keeps its charges."""
-        self.full = (*self.full[:index], full, *self.full[index + 1 :])
-        lane = self.lane
-        limits = (*lane.limits[:index], reduced, *lane.limits[index + 1 :])
-        self.lane = Lane(lane.name, limits, lane.keys)
-        self.store.open(self.lane)
-        self.line.nudge()
+    def obey(self, key: str, full: Limit, reduced: Limit) -> None:
+        """Put a limit in force in the place of the one that has its cell, or as one more; for those in line too."""
+        with self.line.lock:
+            lane = self.lane
+            if key in lane.keys:
+                at = lane.keys.index(key)
+                self.full = (*self.full[:at], full, *self.full[at + 1 :])
+                lane = Lane(lane.name, (*lane.limits[:at], reduced, *lane.limits[at + 1 :]), lane.keys)
+            else:
+                self.full = (*self.full, full)
+                self.table = (*self.table, full)
+                lane = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, key))
+            self.store.open(lane)
+            self.lane = lane
+            self.line.claim_again(self)
 
     def claim(self, demand: Demand, spare_ppm: int = 0) -> Claim:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
         lane = self.lane
         charges = []
-        for limit, unit in zip(lane.limits, self.units, strict=True):
+        for limit, unit in zip(lane.limits, lane.units, strict=True):
             if unit == "tokens":
                 amount = demand.tokens
             elif unit == "requests":
@@ -61,16 +70,17 @@ class Gate:
             charges.append(charge_us)
         return Claim(lane, tuple(charges), spare_ppm)
 
-    def wait_us(self, claim: Claim, priority: str) -> tuple[int, str]:
-        """Foresee how long a newcomer would wait at least behind those of its own class, and on which limit."""
+    def wait_us(self, claim: Claim, priority: str, ahead_us: Sequence[int]) -> tuple[int, str]:
+        """Foresee how long a request would wait at least behind so much of its own class, and on which limit."""
         lane = claim.lane
         longest, name = 0, lane.limits[0].name
-        for limit, key, ahead_us, charge_us in zip(
-            lane.limits, lane.keys, self.line.ahead_us(lane, priority), claim.charges_us, strict=True
-        ):
-            if charge_us and limit.unit != "concurrent":
-                spent_us = self.store.backlog_us(key) + self.store.slack_us(key) * (not limit.window)
-                wait_us = spent_us + ahead_us + charge_us - limit.burst_us
+        for limit, key, before_us, charge_us in zip(lane.limits, lane.keys, ahead_us, claim.charges_us, strict=True):
+            if charge_us:
+                if limit.unit == "concurrent":
+                    before_us = 0  # nobody knows when a slot is free
+                slack_us = self.store.slack_us(key)
+                free_us = room_us(charge_us, limit.burst_us, slack_us, claim.spare_ppm)
+                wait_us = self.store.wait_us(key, before_us, charge_us, free_us)
                 if wait_us > longest:
                     longest, name = wait_us, limit.name
         return longest, name
@@ -78,25 +88,30 @@ class Gate:
     def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
-            wait_us, name = self.wait_us(claim, priority)
+            wait_us, name = self.wait_us(claim, priority, self.line.ahead_us(claim, priority))
             if wait_us > max_wait_us:
                 raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
 
-    def patience_us(self, ticket: Ticket, wait_us: int, max_wait_us: int | None) -> int:
+    def patience_us(self, ticket: Ticket, wait_us: int, exact: bool, max_wait_us: int | None) -> int:
         """How long to sleep now: what the store said, or until it is worth looking who is first.
+
+        wait_us  what the store said; 0 when it was not asked, or does not know
+        exact    it depends on nobody else
 
         Raises WouldWait when that would be past max_wait: the line moved slower than foreseen
         """
+        pause_us = wait_us if exact and wait_us else min(wait_us or self.line.patience_us(), self.line.patience_us())
         if max_wait_us is None:
-            return wait_us or self.line.patience_us()
+            return pause_us
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
-        if wait_us > left_us or left_us < 0:
+        if (exact and wait_us > left_us) or left_us < 0:
+            foreseen_us, name = self.wait_us(ticket.claim, ticket.priority, (0,) * len(ticket.claim.charges_us))
             raise WouldWait(
-                limit=self.tightest(ticket.claim),
-                retry_after_s=max(wait_us, 1) / US_PER_S,
+                limit=name if foreseen_us else self.tightest(ticket.claim),
+                retry_after_s=max(wait_us, foreseen_us, 1) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
-        return wait_us or min(self.line.patience_us(), left_us + 1)
+        return min(pause_us, left_us + 1)
 
     def tightest(self, claim: Claim) -> str:
         """The name of the limit that makes this claim wait."""

@@ -80,7 +80,7 @@ KNOWN: dict[str, tuple[Unit, int]] = {
     "ipm": ("images", MINUTE_US),
     "concurrency": ("concurrent", MINUTE_US),
 }
-"""Limits by name: unit and period. `concurrency` is how many requests may be in the air at once; its period says nothing."""
+"""Limits by name: unit and period. `concurrency` is what may be in the air at once; its period says nothing."""
 
 
 def named(name: str, capacity: int) -> Limit:

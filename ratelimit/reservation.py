@@ -67,8 +67,9 @@ class Reservation:
 
     def _adjust(self, tokens: int, requests: int, images: int) -> None:
         booking, gate = self._booking, self.gate
+        lane = booking.lane
         charges_us = []
-        for limit, unit, booked_us in zip(booking.lane.limits, gate.units, booking.charges_us, strict=True):
+        for limit, unit, booked_us in zip(lane.limits, lane.units, booking.charges_us, strict=True):
             if unit == "tokens":
                 charges_us.append(-(-tokens * limit.period_us // limit.capacity))
             elif unit == "requests":
