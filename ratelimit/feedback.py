@@ -55,12 +55,12 @@ class Feedback:
         early_us = refusal.retry_after_us if refusal.retry_after_us is not None else retry_after_us
         store = gate.store
         for key, known in zip(gate.lane.keys, gate.full, strict=True):
-            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None:
+            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None and _alike(known):
+                if refusal.limit != known.capacity:
+                    self._differs(gate, known, refusal.limit)
                 # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
                 store.observe(key, min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
                 store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
-                if refusal.limit != known.capacity:
-                    self._differs(gate, known, refusal.limit)
                 break
         else:
             wait_us = COOL_DOWN_US if early_us is None else early_us
@@ -69,10 +69,14 @@ class Feedback:
 
     def cool_down(self, gate: Gate, wait_us: int) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
-        for key, known in zip(gate.lane.keys, gate.lane.limits, strict=True):
-            if known.unit in ("requests", "tokens"):
-                gate.store.observe(key, known.burst_us + wait_us - known.charge_us(1))
-                return
+        lane = gate.lane
+        for key, known in sorted(zip(lane.keys, lane.limits, strict=True), key=lambda pair: _ORDER[pair[1].unit]):
+            if known.unit == "concurrent":
+                gate.store.observe(key, wait_us)
+            else:
+                # The smallest request waits exactly so long; a window is closed until then.
+                gate.store.observe(key, known.burst_us + wait_us - (0 if known.window else known.charge_us(1)))
+            return
 
     def headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
         """Learn from the headers of a reply how full the server's buckets are, and how large.
@@ -85,22 +89,20 @@ class Feedback:
         """
         store = gate.store
         for name, capacity, backlog_us in seen:
+            if name.startswith("project-") and all(known.name != name for known in gate.full):
+                self._found(gate, name, capacity)
             for key, known in zip(gate.lane.keys, gate.full, strict=True):
                 if name != known.name:
                     continue
-                if known.period_us == KNOWN[name.rpartition("-")[2]][1]:
-                    # Delays alone let the server lag behind our books, by no more than the margin kept for them.
-                    if backlog_us - age_us - store.backlog_us(key) > store.slack_us(key):
-                        store.observe(key, backlog_us - age_us)
+                if _alike(known):
                     if capacity != known.capacity:
                         self._differs(gate, known, capacity)
                     else:
                         gate.seen.pop(name, None)
+                    # Delays alone let the server lag behind our books, by no more than the margin kept for them.
+                    if backlog_us - age_us - store.backlog_us(key) > store.slack_us(key):
+                        store.observe(key, backlog_us - age_us)
                 break
-            else:
-                if name.startswith("project-"):
-                    self._found(gate, name, capacity)
-                    return
 
     def _found(self, gate: Gate, name: str, capacity: int) -> None:
         """Obey a project's limit that the account's table cannot know."""
@@ -138,3 +140,13 @@ class Feedback:
         """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
         while self._notices:
             warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)
+
+
+def _alike(known: Limit) -> bool:
+    """Say whether the server's words about the limit of this name are about this limit: they mean the usual period."""
+    usual = KNOWN.get(known.name.rpartition("-")[2])
+    return usual is not None and usual == (known.unit, known.period_us)
+
+
+_ORDER = {"requests": 0, "tokens": 1, "images": 3, "concurrent": 2}
+"""Which limit holds everybody back: one that every request is charged for; images come last."""
