@@ -59,7 +59,8 @@ class Feedback:
                 if refusal.limit != known.capacity:
                     self._differs(gate, known, refusal.limit)
                 # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                store.observe(key, min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
+                spent_us = min(refusal.used, refusal.limit) * known.period_us // refusal.limit
+                store.observe(key, spent_us - _beyond_us(known))
                 store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
                 break
         else:
@@ -100,8 +101,9 @@ class Feedback:
                     else:
                         gate.seen.pop(name, None)
                     # Delays alone let the server lag behind our books, by no more than the margin kept for them.
-                    if backlog_us - age_us - store.backlog_us(key) > store.slack_us(key):
-                        store.observe(key, backlog_us - age_us)
+                    spent_us = backlog_us - age_us - _beyond_us(known)
+                    if spent_us - store.backlog_us(key) > store.slack_us(key):
+                        store.observe(key, spent_us)
                 break
 
     def _found(self, gate: Gate, name: str, capacity: int) -> None:
@@ -146,6 +148,11 @@ def _alike(known: Limit) -> bool:
     """Say whether the server's words about the limit of this name are about this limit: they mean the usual period."""
     usual = KNOWN.get(known.name.rpartition("-")[2])
     return usual is not None and usual == (known.unit, known.period_us)
+
+
+def _beyond_us(known: Limit) -> int:
+    """What the server may have spent of a period before it touches a burst that is shorter."""
+    return known.period_us - known.burst_us
 
 
 _ORDER = {"requests": 0, "tokens": 1, "images": 3, "concurrent": 2}

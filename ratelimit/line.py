@@ -265,7 +265,7 @@ class Line:
             place = self._place(ticket)
             earlier = []
             for other in list(self._files.values()):
-                one = self._first(other, now_us) if other is not file else None
+                one = self._first(other, now_us, ticket) if other is not file else None
                 if (
                     one is not None
                     and self._place(one) < place
@@ -353,13 +353,17 @@ class Line:
             ticket.claim = claim
             self._add(ticket)
 
-    def _first(self, file: File, now_us: int, asking: Ticket | None = None) -> Ticket | None:
-        """The first of a file that is still alive; one that does not stir is passed over, with all of its loop."""
+    def _first(self, file: File, now_us: int, asking: Ticket) -> Ticket | None:
+        """The first of a file that is still alive; one that does not stir is passed over, with all of its loop.
+
+        One whose loop runs, for somebody of it asks, is only late.
+        """
         passed = False
         while (first := file.first()) is not None:
             if first is not file.leader:
                 file.leader, first.due_us = first, now_us
-            if first is asking or not (first.dead() or now_us - first.due_us >= STALL_US):
+            late = now_us - first.due_us >= STALL_US
+            if first is asking or not (first.dead() or (late and (first.loop is None or first.loop is not asking.loop))):
                 break
             self._pass_over(first)
             passed = True
