@@ -59,7 +59,7 @@ class Feedback:
                 if refusal.limit != known.capacity:
                     self._differs(gate, known, refusal.limit)
                 # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                spent_us = min(refusal.used, refusal.limit) * known.period_us // refusal.limit
+                spent_us = -(-min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
                 store.observe(key, spent_us - _beyond_us(known))
                 store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
                 break
@@ -126,6 +126,8 @@ class Feedback:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
                 aim = known.capacity
+        else:
+            gate.seen.pop(name, None)  # two replies agree only if none between them said otherwise
         if aim != known.capacity:
             limiter.adopt(gate, replace(known, capacity=aim))
             if aim != table.capacity:

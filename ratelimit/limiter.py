@@ -223,7 +223,7 @@ class Limiter:
                 one.obey(key, limit, reduced)
         if reduced.capacity < old.capacity and reduced.unit != "concurrent":
             # What was spent is a larger part of a smaller limit.
-            self.store.observe(key, min(spent_us * old.capacity // reduced.capacity, reduced.burst_us))
+            self.store.observe(key, min(-(-spent_us * old.capacity // reduced.capacity), reduced.burst_us))
 
     def own(self, gate: Gate) -> tuple[Limit, ...]:
         """The limits that were given by hand for a gate's model."""

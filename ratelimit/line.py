@@ -363,7 +363,9 @@ class Line:
             if first is not file.leader:
                 file.leader, first.due_us = first, now_us
             late = now_us - first.due_us >= STALL_US
-            if first is asking or not (first.dead() or (late and (first.loop is None or first.loop is not asking.loop))):
+            if first is asking or not (
+                first.dead() or (late and (first.loop is None or first.loop is not asking.loop))
+            ):
                 break
             self._pass_over(first)
             passed = True
