@@ -90,7 +90,7 @@ def test_the_limit_in_force_is_what_the_rule_says(
 def test_those_in_line_ask_by_the_limit_that_is_in_force() -> None:
     """A smaller limit is obeyed by those who came before it was known; one that fits it no more is told so."""
 
-    async def main() -> tuple[float, BaseException | None]:
+    async def main() -> tuple[float, BaseException | None, float]:
         limiter = ratelimit.Limiter(limits={"tpm": TPM}, store=MemoryStore(LoopClock(), initial_slack_us=0))
         loop = asyncio.get_running_loop()
         await limiter.areserve(model=MODEL, tokens=TPM)
@@ -103,14 +103,34 @@ def test_those_in_line_ask_by_the_limit_that_is_in_force() -> None:
         await asyncio.sleep(0)
         start = loop.time()
         seen(limiter, "tpm", 10_000, 60_000_000)
-        await asyncio.gather(*tasks)
-        took = loop.time() - start
         (error,) = await asyncio.gather(large, return_exceptions=True)
-        return took, error
+        told = loop.time() - start
+        await asyncio.gather(*tasks)
+        return loop.time() - start, error, told
 
-    took, error = run_virtual(main)
+    took, error, told = run_virtual(main)
+    assert told == 0
     assert took == pytest.approx(120, abs=0.01)  # 20,000 tokens at 10,000 a minute, from an empty bucket
     assert isinstance(error, ratelimit.NeverFits)
+
+
+def test_those_in_line_hear_of_a_limit_that_is_restored() -> None:
+    """Two replies show the table's limit again: who sleeps by the smaller one is woken, and goes that much earlier."""
+
+    async def main() -> float:
+        limiter = ratelimit.Limiter(limits={"tpm": TPM}, store=MemoryStore(LoopClock(), initial_slack_us=0))
+        loop = asyncio.get_running_loop()
+        seen(limiter, "tpm", 1_000)
+        await limiter.areserve(model=MODEL, tokens=1_000)
+        waiting = asyncio.ensure_future(limiter.areserve(model=MODEL, tokens=1_000))
+        await asyncio.sleep(0)
+        start = loop.time()
+        seen(limiter, "tpm", TPM)
+        seen(limiter, "tpm", TPM)
+        await waiting
+        return loop.time() - start
+
+    assert run_virtual(main) == pytest.approx(2.0, abs=0.001)  # 1,000 at 30,000 a minute, the bucket being empty
 
 
 @given(

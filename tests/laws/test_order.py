@@ -129,6 +129,24 @@ def test_under_constant_backlog_each_class_gets_its_share(weight: dict[str, int]
                 assert difference <= size[one] / weight[one] + size[other] / weight[other] + 0.01
 
 
+def test_a_class_that_was_idle_has_nothing_saved_up() -> None:
+    """Whoever comes while another class waits shares with it from then on, and does not make up for what was before."""
+
+    async def main() -> list[str]:
+        counter = Counter(priorities={"steady": 1, "late": 1})
+        await counter.drain()
+        steady = [asyncio.create_task(counter.ask("steady", 100)) for _ in range(100)]
+        await asyncio.sleep(40.5)
+        late = [asyncio.create_task(counter.ask("late", 100)) for _ in range(30)]
+        await asyncio.sleep(20)
+        for task in (*steady, *late):
+            task.cancel()
+        await asyncio.gather(*steady, *late, return_exceptions=True)
+        return [event.priority for event in counter.admitted()][-20:]
+
+    assert run_virtual(main).count("late") == 10
+
+
 @pytest.mark.parametrize("survivors", [0, 1, 2])
 def test_a_cancelled_flood_is_not_held_against_its_class(survivors: int) -> None:
     """After 500 of a class gave up, the next one of it waits as if they had never asked."""

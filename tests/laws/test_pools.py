@@ -212,6 +212,22 @@ def test_what_somebody_wants_who_waits_for_a_slot_is_kept_for_him() -> None:
     assert waiter == pytest.approx(7.0, abs=0.001)
 
 
+def test_a_wait_that_depends_on_others_is_no_reason_to_refuse() -> None:
+    """Behind somebody's claim nobody knows: a request waits for its max_wait, and goes as soon as the claim is gone."""
+
+    async def main() -> float:
+        limiter = on_loop(limits={"m": {"concurrency": 1}, "n": {"rpm": 600}}, pools={"both": {"tpm": 6_000}})
+        await limiter.areserve(model="m", tokens=2_000)
+        ahead = asyncio.create_task(timed(limiter, "m", 4_000))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(1.0, ahead.cancel)
+        waited = await timed(limiter, "n", 500, max_wait=3)  # with the claim, it would be 5 s
+        await asyncio.gather(ahead, return_exceptions=True)
+        return waited
+
+    assert run_virtual(main) == pytest.approx(1.0, abs=0.001)
+
+
 def test_long_requests_pass_their_own_pool_and_those_of_everybody() -> None:
     """Above the threshold a request takes from the long pool, not from the model's limits; what all pass counts it."""
     limiter = ratelimit.Limiter(

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 import ratelimit
 from ratelimit.clock import LoopClock
+from ratelimit.limit import Limit
+from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
@@ -156,6 +158,24 @@ def test_a_class_leaves_slots_free_for_the_others() -> None:
         limiter.reserve(model=MODEL, priority="live")
     with pytest.raises(ratelimit.WouldWait):
         limiter.reserve(model=MODEL, priority="live")
+
+
+def test_a_store_that_is_told_twice_frees_a_slot_once() -> None:
+    """Finished and released again, in any order, a booking gives back the one slot it held."""
+    limit = Limit("concurrency", "concurrent", 2)
+    store = MemoryStore(ManualClock())
+    lane = Lane("m", (limit,), (KEY,))
+    booking = store.reserve(lane, (1,))
+    other = store.reserve(lane, (1,))
+    assert isinstance(booking, Booking)
+    assert isinstance(other, Booking)
+    for _ in range(2):
+        store.finish(booking)
+        store.release(booking)
+        store.settle(booking, (0,))
+    assert store.backlog_us(KEY) == 1
+    assert isinstance(store.reserve(lane, (1,)), Booking)
+    assert store.reserve(lane, (1,)) == 0
 
 
 def test_threads_share_slots() -> None:
