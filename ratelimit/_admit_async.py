@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from .gate import Gate
+from .line import Rank
 from .stores.base import Booking, Claim
 from .ticket import TaskTicket
 
 
-async def admit(gate: Gate, claim: Claim, priority: str, max_wait_us: int | None) -> tuple[Booking, int]:
+async def admit(gate: Gate, charges_us: tuple[int, ...], rank: Rank, max_wait_us: int | None) -> tuple[Booking, int]:
     """Wait in line until the store books these charges; return the booking and how long it took (µs).
 
     Raises  as Limiter.reserve does
     """
     line = gate.line
-    if not line:
-        answer = gate.store.reserve(gate.lane, claim.charges_us, claim.spare_ppm)
+    if not line.count:
+        answer = gate.store.reserve(gate.lane, charges_us, rank.spare_ppm)
         if isinstance(answer, Booking):
             return answer, 0
-    gate.check_wait(claim, priority, max_wait_us)
-    ticket = TaskTicket(gate, claim, priority)
+    claim = Claim(gate.lane, charges_us, rank.spare_ppm)
+    gate.check_wait(claim, rank.priority, max_wait_us)
+    ticket = TaskTicket(gate, claim, rank.priority)
     served = False
     line.join(ticket)
     try:
@@ -26,7 +28,7 @@ async def admit(gate: Gate, claim: Claim, priority: str, max_wait_us: int | None
             ahead = line.turn(ticket)
             wait_us = 0
             if ahead is not None:
-                answer = gate.store.reserve(gate.lane, claim.charges_us, claim.spare_ppm, ahead)
+                answer = gate.store.reserve(gate.lane, charges_us, rank.spare_ppm, ahead)
                 if isinstance(answer, Booking):
                     served = True
                     return answer, gate.clock.now_us() - ticket.asked_us

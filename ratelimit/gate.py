@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NoReturn
+
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
@@ -21,18 +24,17 @@ class Gate:
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
-    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table", "units")
+    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table")
 
     def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line) -> None:
         self.store = store
         self.clock = clock
-        self.lane = lane
         self.full = self.table = full
         self.look_us = 0
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
-        self.units = tuple(limit.unit for limit in lane.limits)
+        self.lane = lane
         store.open(lane)
 
     def obey(self, index: int, full: Limit, reduced: Limit) -> None:
@@ -44,22 +46,22 @@ class Gate:
         self.store.open(self.lane)
         self.line.nudge()
 
-    def claim(self, demand: Demand, spare_ppm: int = 0) -> Claim:
+    def charges_us(self, demand: Demand) -> tuple[int, ...]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
-        lane = self.lane
-        charges = []
-        for limit, unit in zip(lane.limits, self.units, strict=True):
-            if unit == "tokens":
-                amount = demand.tokens
-            elif unit == "requests":
-                amount = demand.requests
-            else:
-                amount = 1 if unit == "concurrent" else demand.images
-            charge_us = -(-amount * limit.period_us // limit.capacity)
-            if charge_us > limit.burst_us:
-                raise NeverFits(limit=limit.name, demand=amount, capacity=limit.largest, model=lane.name)
-            charges.append(charge_us)
-        return Claim(lane, tuple(charges), spare_ppm)
+        amounts = (*demand[:3], 1)
+        charges_us = []
+        for kind, period_us, capacity, burst_us in self.lane.plan:
+            charge_us = -(-amounts[kind] * period_us // capacity)
+            if charge_us > burst_us:
+                self._never(amounts)
+            charges_us.append(charge_us)
+        return tuple(charges_us)
+
+    def _never(self, amounts: Sequence[int]) -> NoReturn:
+        for limit, (kind, *_) in zip(self.lane.limits, self.lane.plan, strict=True):
+            if limit.charge_us(amounts[kind]) > limit.burst_us:
+                break
+        raise NeverFits(limit=limit.name, demand=amounts[kind], capacity=limit.largest, model=self.lane.name)
 
     def wait_us(self, claim: Claim, priority: str) -> tuple[int, str]:
         """Foresee how long a newcomer would wait at least behind those of its own class, and on which limit."""

@@ -24,7 +24,7 @@ from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
 from .line import Classes, Line, Priorities
-from .reservation import Admission, Reservation, amount
+from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
@@ -153,9 +153,10 @@ class Limiter:
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
-        gate = self.gate(model, tokens)
-        demand = Demand(amount("requests", requests), amount("tokens", tokens), amount("images", images), self.policy)
-        return self.admit(gate, demand, self.max_wait_us if max_wait is None else wait_us(max_wait), priority)
+        check(requests, tokens, images)
+        demand = Demand(requests, tokens, images, self.policy)
+        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return self.admit(self.gate(model, tokens), demand, max_wait_us, priority)
 
     def areserve(
         self,
@@ -168,22 +169,23 @@ class Limiter:
         priority: str | None = None,
     ) -> Admission:
         """The same for async code: `async with limiter.areserve(...) as r` or `r = await limiter.areserve(...)`."""
-        gate = self.gate(model, tokens)
-        demand = Demand(amount("requests", requests), amount("tokens", tokens), amount("images", images), self.policy)
-        return Admission(self, gate, demand, self.max_wait_us if max_wait is None else wait_us(max_wait), priority)
+        check(requests, tokens, images)
+        demand = Demand(requests, tokens, images, self.policy)
+        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return Admission(self, self.gate(model, tokens), demand, max_wait_us, priority)
 
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
-        name, spare_ppm = self.priorities.named(priority)
-        booking, waited_us = admit(gate, gate.claim(demand, spare_ppm), name, max_wait_us)
+        rank = self.priorities.named(priority)
+        booking, waited_us = admit(gate, gate.charges_us(demand), rank, max_wait_us)
         return Reservation(gate, booking, demand, waited_us)
 
     async def aadmit(
         self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
-        name, spare_ppm = self.priorities.named(priority)
-        booking, waited_us = await admit_async(gate, gate.claim(demand, spare_ppm), name, max_wait_us)
+        rank = self.priorities.named(priority)
+        booking, waited_us = await admit_async(gate, gate.charges_us(demand), rank, max_wait_us)
         return Reservation(gate, booking, demand, waited_us)
 
     def gate(self, model: str, tokens: int = 0) -> Gate:
