@@ -22,6 +22,10 @@ from .stores.memory import MAX_SLACK_US
 if TYPE_CHECKING:
     from .limiter import Limiter
 
+RAMP_STEP, RAMP_EVERY_US = (3, 2), 15 * 60_000_000
+"""After "slow down": at most half as much again every 15 minutes. Source: the error-codes guide (Aug–Oct 2026)."""
+SLOW_DOWN_ONCE_US = 10_000_000
+"""One "slow down" counts for this long: the replies of a burst say it all at once."""
 COOL_DOWN_US = 1_000_000
 """How long to hold back after a 429 that says neither which limit was reached nor for how long."""
 JITTER = 0.1
@@ -53,6 +57,24 @@ class Feedback:
         back for as long as the server says, and the burst is taken to be spent.
         """
         early_us = refusal.retry_after_us if refusal.retry_after_us is not None else retry_after_us
+        now_us = gate.clock.now_us()
+        if self._limiter.signals.listeners:
+            self._limiter.signals.emit(
+                "refused", now_us, gate.lane.name, refusal.limit_name, why=refusal.kind, wait_us=early_us
+            )
+        if refusal.kind == "quota":
+            self._limiter.signals.stop(refusal.code, refusal.message, now_us)
+            for one in self._limiter.gates():
+                one.line.wake_all()
+        elif refusal.kind == "slow_down":
+            self._slow_down(gate, now_us)
+            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
+            self.cool_down(gate, early_us)
+        gate.line.nudge()
+
+    def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
+        """Take in what the message says of a limit; False when it says nothing of one of ours."""
         store = gate.store
         for key, known in zip(gate.lane.keys, gate.full, strict=True):
             if known.name == refusal.limit_name and refusal.limit and refusal.used is not None:
@@ -61,17 +83,37 @@ class Feedback:
                 store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
                 if refusal.limit != known.capacity:
                     self._differs(gate, known, refusal.limit)
-                break
-        else:
-            wait_us = COOL_DOWN_US if early_us is None else early_us
-            self.cool_down(gate, wait_us + int(wait_us * JITTER * self._random.random()))
-        gate.line.nudge()
+                return True
+        return False
 
-    def cool_down(self, gate: Gate, wait_us: int) -> None:
+    def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
+        wait_us = COOL_DOWN_US if wait_us is None else wait_us
+        wait_us += int(wait_us * JITTER * self._random.random())
         for key, known in zip(gate.lane.keys, gate.lane.limits, strict=True):
             if known.unit in ("requests", "tokens"):
                 gate.store.observe(key, known.burst_us + wait_us - known.charge_us(1))
+                return
+
+    def _slow_down(self, gate: Gate, now_us: int) -> None:
+        """Use less of the largest limit; every quarter of an hour it may be half as much again, up to the table's."""
+        known = next((limit for limit in gate.full if limit.unit == "tokens"), gate.full[0])
+        if now_us < gate.slowed_us + SLOW_DOWN_ONCE_US:
+            return  # what was in the air when it came tells nothing new
+        gate.slowed_us, gate.ramp_us = now_us, now_us + RAMP_EVERY_US
+        slower = max(1, known.capacity * RAMP_STEP[1] // RAMP_STEP[0])
+        self._limiter.adopt(gate, replace(known, capacity=slower))
+        self._tell(f"{gate.lane.name}: the server asks to slow down; {known.name} is {slower:,} and rises again slowly")
+
+    def _ramp(self, gate: Gate, now_us: int) -> None:
+        """Raise a limit that was slowed down by one step."""
+        gate.ramp_us = 0
+        for known, table in zip(gate.full, gate.table, strict=True):
+            if (known.capacity < table.capacity and known.unit == "tokens") or len(gate.full) == 1:
+                faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
+                self._limiter.adopt(gate, replace(known, capacity=faster))
+                if faster < table.capacity:
+                    gate.ramp_us = now_us + RAMP_EVERY_US
                 return
 
     def headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
@@ -84,6 +126,8 @@ class Feedback:
         thought.
         """
         store = gate.store
+        if gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
+            self._ramp(gate, gate.clock.now_us())
         for name, capacity, backlog_us in seen:
             for key, known in zip(gate.lane.keys, gate.full, strict=True):
                 if name != known.name:
@@ -118,6 +162,8 @@ class Feedback:
             capacity = table.capacity  # using less than there is was somebody's decision
         head = f"{gate.lane.name}: the server's {name} is {capacity:,}, {ours} says {table.capacity:,}; "
         aim = capacity if self._adopt else min(capacity, table.capacity)
+        if aim > known.capacity and gate.ramp_us:
+            return  # it was slowed down for another reason
         if aim > known.capacity:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
@@ -130,6 +176,9 @@ class Feedback:
             self._tell(head + f'to use it: limits={{"{gate.lane.name}": {{"{name}": {capacity}, …}}}}, or adopt=True')
 
     def _tell(self, text: str) -> None:
+        limiter = self._limiter
+        if limiter.signals.listeners:
+            limiter.signals.emit("corrected", limiter.clock.now_us(), text.partition(":")[0], why=text)
         if text not in self._limiter.warned:
             self._limiter.warned.add(text)
             self._notices.append(text)

@@ -8,6 +8,7 @@ from typing import NoReturn
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
+from .events import Signals
 from .limit import Limit
 from .line import Line
 from .stores.base import Claim, Lane, Store
@@ -20,17 +21,34 @@ class Gate:
     full      (n,)  the limits before headroom was taken off
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
+    slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
-    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table")
+    __slots__ = (
+        "clock",
+        "full",
+        "lane",
+        "line",
+        "longer",
+        "look_us",
+        "ramp_us",
+        "seen",
+        "signals",
+        "slowed_us",
+        "store",
+        "table",
+    )
 
-    def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line, signals: Signals
+    ) -> None:
         self.store = store
+        self.signals = signals
         self.clock = clock
         self.full = self.table = full
-        self.look_us = 0
+        self.look_us = self.ramp_us = self.slowed_us = 0
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
@@ -99,6 +117,31 @@ class Gate:
                 max_wait_s=max_wait_us / US_PER_S,
             )
         return wait_us or min(self.line.patience_us(), left_us + 1)
+
+    def queued(self, ticket: Ticket) -> None:
+        """Tell listeners that a request has joined the line."""
+        wait_us, limit = self.wait_us(ticket.claim, ticket.priority)
+        self.signals.emit(
+            "queued",
+            ticket.asked_us,
+            self.lane.name,
+            limit,
+            priority=ticket.priority,
+            wait_us=wait_us,
+            ahead=self.line.count - 1,
+        )
+
+    def gave_up(self, ticket: Ticket) -> None:
+        """Tell listeners that a request has left the line without being admitted."""
+        now_us = self.clock.now_us()
+        self.signals.emit(
+            "gave_up",
+            now_us,
+            self.lane.name,
+            ticket.limit,
+            priority=ticket.priority,
+            waited_us=now_us - ticket.asked_us,
+        )
 
     def tightest(self, claim: Claim) -> str:
         """The name of the limit that makes this claim wait."""

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import ConfigError, RatecardWarning
+from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
-from .line import Classes, Line, Priorities
+from .line import Classes, Line, Priorities, Rank
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
@@ -106,6 +108,7 @@ class Limiter:
         self._gates: dict[str, Gate] = {}
         self._gates_by_pool: dict[str, Gate] = {}
         self.warned: set[str] = set()
+        self.signals = Signals()
         self.feedback = Feedback(self, adopt)
         if tier is not None:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
@@ -177,16 +180,63 @@ class Limiter:
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        booking, waited_us = admit(gate, gate.charges_us(demand), rank, max_wait_us)
-        return Reservation(gate, booking, demand, waited_us)
+        reservation = Reservation(gate, *admit(gate, gate.charges_us(demand), rank, max_wait_us), demand)
+        if self.signals.listeners:
+            self._admitted(reservation, rank)
+        return reservation
 
     async def aadmit(
         self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        booking, waited_us = await admit_async(gate, gate.charges_us(demand), rank, max_wait_us)
-        return Reservation(gate, booking, demand, waited_us)
+        reservation = Reservation(gate, *await admit_async(gate, gate.charges_us(demand), rank, max_wait_us), demand)
+        if self.signals.listeners:
+            self._admitted(reservation, rank)
+        return reservation
+
+    def _admitted(self, reservation: Reservation, rank: Rank) -> None:
+        requests, tokens, images = reservation.demand[:3]
+        self.signals.emit(
+            "admitted",
+            self.clock.now_us(),
+            reservation.model,
+            reservation.waited_for,
+            priority=rank.priority,
+            waited_us=reservation.waited_us,
+            requests=requests,
+            tokens=tokens,
+            images=images,
+        )
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(event)` for everything that happens (ratelimit.events.Event); returns what ends that."""
+        signals = self.signals
+        signals.listeners = (*signals.listeners, listener)
+
+        def stop() -> None:
+            signals.listeners = tuple(one for one in signals.listeners if one is not listener)
+
+        return stop
+
+    def snapshot(self) -> dict[str, Any]:
+        """What stands now, ready for JSON: each lane's limits (units, seconds), what is spent of them, who waits."""
+        store, lanes = self.store, {}
+        for gate in self.gates():
+            limits = {}
+            for limit, key in zip(gate.lane.limits, gate.lane.keys, strict=True):
+                spent_us = store.backlog_us(key)
+                limits[limit.name] = {
+                    "capacity": limit.capacity,
+                    "period_s": None if limit.unit == "concurrent" else limit.period_us / US_PER_S,
+                    "spent": spent_us * limit.capacity // limit.period_us,
+                    "free": max(0, limit.burst_us - spent_us) * limit.capacity // limit.period_us,
+                    "full_in_s": None if limit.unit == "concurrent" else spent_us / US_PER_S,
+                    "margin_s": store.slack_us(key) / US_PER_S,
+                }
+            lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
+        halt = self.signals.halt
+        return {"tier": self.tier, "lanes": lanes, "halted": None if halt is None else halt[0]}
 
     def gate(self, model: str, tokens: int = 0) -> Gate:
         """The lane that a model's requests of so many input tokens pass, and its line."""
@@ -212,7 +262,7 @@ class Limiter:
         lane = gate.lane
         wider = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, f"{lane.name}:{limit.name}"))
         # Who stands in the old gate's line passes by its limits; the two share cells, and the line.
-        fresh = Gate(self.store, self.clock, wider, (*gate.full, limit), gate.line)
+        fresh = Gate(self.store, self.clock, wider, (*gate.full, limit), gate.line, self.signals)
         fresh.longer = gate.longer
         for gates in (self._gates, self._gates_by_pool):
             gates.update({name: fresh for name, one in gates.items() if one is gate})
@@ -246,7 +296,7 @@ class Limiter:
         if line is None:
             line = Line(self.priorities, self._max_queue)
         lane = Lane(name, self._reduced(full), keys)
-        return self._gates_by_pool.setdefault(name, Gate(self.store, self.clock, lane, full, line))
+        return self._gates_by_pool.setdefault(name, Gate(self.store, self.clock, lane, full, line, self.signals))
 
     def _find(self, model: str) -> tuple[str, tuple[Limit, ...]]:
         from pricing.cards import resolve

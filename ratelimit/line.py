@@ -208,6 +208,13 @@ class Line:
             with self._lock:
                 self._wake_first()
 
+    def wake_all(self) -> None:
+        """Wake everybody: nobody needs to wait any more."""
+        with self._lock:
+            for file in self._files.values():
+                for ticket in list(file):
+                    ticket.wake()
+
     def ahead_us(self, lane: Lane, priority: str) -> tuple[int, ...]:
         """Sum what those of a class who are in line are going to ask for (µs per limit of the lane)."""
         with self._lock:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .demand import Demand
 from .errors import ConfigError
+from .events import Kind
 from .gate import Gate
 from .stores.base import Booking
 from .stores.memory import MAX_SLACK_US
@@ -22,18 +23,20 @@ QUICKEST_US = 500
 class Reservation:
     """Admission for one request; end it with `settle` or `release`. Works as a context manager in both colours.
 
-    demand     what was charged
-    waited_us  how long the caller stood in line
-    gate       the gate it came through
+    demand      what was charged
+    waited_us   how long the caller stood in line
+    waited_for  the limit it waited for; "" when it did not wait
+    gate        the gate it came through
     """
 
-    __slots__ = ("_booking", "demand", "gate", "waited_us")
+    __slots__ = ("_booking", "demand", "gate", "waited_for", "waited_us")
 
-    def __init__(self, gate: Gate, booking: Booking, demand: Demand, waited_us: int) -> None:
+    def __init__(self, gate: Gate, booking: Booking, waited_us: int, waited_for: str, demand: Demand) -> None:
         self.gate = gate
         self._booking = booking
         self.demand = demand
         self.waited_us = waited_us
+        self.waited_for = waited_for
 
     @property
     def model(self) -> str:
@@ -70,6 +73,8 @@ class Reservation:
                 self.gate.store.settle(booking, charges_us)
                 if self.gate.line.count:
                     self.gate.line.nudge()
+                if self.gate.signals.listeners:
+                    self._tell("settled", requests=requests, tokens=tokens, images=images)
         if booking.holds:
             self.end()
 
@@ -78,6 +83,12 @@ class Reservation:
         if self._booking.open or self._booking.holds:
             self.gate.store.release(self._booking)
             self.gate.line.nudge()
+            if self.gate.signals.listeners:
+                self._tell("released")
+
+    def _tell(self, kind: Kind, **facts: Any) -> None:
+        gate = self.gate
+        gate.signals.emit(kind, gate.clock.now_us(), gate.lane.name, booked_tokens=self.demand.tokens, **facts)
 
     def end(self) -> None:
         """End the reservation as it is: the charge stays, and what it held of a concurrency limit is free."""

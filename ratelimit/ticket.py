@@ -28,10 +28,11 @@ class Ticket(ABC):
     due_us    µs   when it should next be heard of, once it is first
     loop           the event loop that must run for it to move, or that it keeps from running
     blocks         it is a thread that keeps an event loop from running
+    limit          the limit that it last waited for, once it was first
     gone           it has left the line, or was passed over
     """
 
-    __slots__ = ("asked_us", "blocks", "claim", "clock", "due_us", "gate", "gone", "loop", "order", "priority")
+    __slots__ = ("asked_us", "blocks", "claim", "clock", "due_us", "gate", "gone", "limit", "loop", "order", "priority")
 
     def __init__(self, gate: Gate, claim: Claim, priority: str) -> None:
         self.gate = gate
@@ -41,6 +42,7 @@ class Ticket(ABC):
         self.asked_us = self.due_us = self.clock.now_us()
         self.order: tuple[int, int] = (0, 0)
         self.gone = False
+        self.limit = ""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.blocks = False
 

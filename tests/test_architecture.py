@@ -28,7 +28,7 @@ FORBIDDEN_IN_CORE = {
 
 LAYERS = [
     {"errors", "limit", "clock", "gcra", "cells", "headers", "_json"},
-    {"tiers", "context", "reply", "stores", "verdict"},
+    {"tiers", "context", "reply", "stores", "verdict", "events"},
     {"demand", "ticket", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "progress"},
