@@ -187,7 +187,7 @@ class Accountant:
         read = call.count.tokens
         if running is not None:
             seen, read = max(seen, running.total_output), running.total_input
-        if outcome.usage is not None and outcome.final:
+        if outcome.usage is not None and running is None:
             what = "the reply's usage is unreadable"
         elif seen:
             what = f"the stream {'carried no usage' if outcome.complete else 'was cut before its usage'}"

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from pricing.usage import Usage
+
 from ._json import loads
 
 MAX_KEPT = 256 * 1024 * 1024
@@ -226,7 +228,8 @@ class StreamReader:
         self._lines(b"".join(self._rest) + b"\n\n")  # the end of the body is the end of its last event
         complete = complete or self._finished
         last = self._last
-        if last is None or self._more or not _is_final(last, complete, self._finished):
+        # A usage that cannot be read is as good as none: then too the text is what there is to go by.
+        if last is None or self._more or not _is_final(last, complete, self._finished) or not _is_readable(last):
             self._read()
             self._learn(last)
             self._facts["usage"] = None if last is None else _about(last)["usage"]
@@ -305,6 +308,10 @@ def _is_final(event: dict[str, Any], complete: bool, finished: bool) -> bool:
     if finished or not isinstance(choices, list) or not choices:
         return True
     return complete and any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+
+
+def _is_readable(event: dict[str, Any]) -> bool:
+    return Usage.from_response(_about(event).get("usage")) is not None
 
 
 def _said(event: dict[str, Any] | None) -> Iterator[str]:

@@ -196,6 +196,16 @@ def test_a_nonsensical_usage_is_an_estimate(kept: str, usage: Any, streamed: boo
     assert ledger.totals().as_dict()["expired_estimate"] == str(entry.estimate)
 
 
+def test_beside_an_unreadable_usage_the_text_still_counts() -> None:
+    """A stream whose usage is nonsense has said what it has said: no long answer passes at the mean of short ones."""
+    ledger, nonsense = Ledger(), {**CHAT, "usage": {"prompt_tokens": None, "completion_tokens": None}}
+    stream_chat(wrapped(lambda _: streaming(httpx2, sse(chunk(content="hello " * 5_000), nonsense)), ledger=ledger))
+    entry = only(ledger)
+    assert (entry.state, entry.exact) == ("posted", False)
+    assert entry.usage["output_tokens"] > 5_000
+    assert "unreadable" in entry.why
+
+
 def test_a_number_python_cannot_read_loses_no_reply() -> None:
     """Five thousand digits are no JSON that Python reads: the bytes arrive, and the call counts at its estimate."""
     raw = json.dumps({**CHAT, "usage": {"prompt_tokens": 0}}).replace(": 0}", ": 1" + "0" * 5_000 + "}").encode()

@@ -282,6 +282,7 @@ IN_PROGRESS = {"type": "response.in_progress", "response": {**RESPONSE, "status"
         pytest.param(running(1) + running(2) + DONE, False, True, id="running count, done"),
         pytest.param(CHAT_STREAM + CHAT_END, False, True, id="chat with usage"),
         pytest.param(running(0) + CHAT_STREAM + DONE, True, False, id="usage first, text after"),
+        pytest.param(CHAT_STREAM + event("x", chat(usage={"prompt_tokens": None})), True, False, id="unreadable"),
         pytest.param(event("x", IN_PROGRESS), True, False, id="response in progress"),
         pytest.param(RESPONSES_STREAM, False, True, id="response completed"),
     ],
