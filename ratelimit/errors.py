@@ -22,6 +22,7 @@ __all__ = [
     "NeverFits",
     "NotOffered",
     "OverBudget",
+    "QueueFull",
     "RatecardError",
     "RatecardWarning",
     "TableError",
@@ -60,3 +61,12 @@ class NeverFits(AdmissionError):
 
 class NotOffered(AdmissionError):
     """The model card or the tier says no to this request; the message names the fact and its source."""
+
+
+class QueueFull(AdmissionError):
+    """As many requests wait for admission as `max_queue` allows."""
+
+    def __init__(self, *, waiting: int, most: int) -> None:
+        self.waiting = waiting
+        self.most = most
+        super().__init__(f"{waiting} requests wait for admission already, and max_queue is {most}; send it later")

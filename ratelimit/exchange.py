@@ -27,7 +27,8 @@ from .reply import JsonReader, Outcome, StreamReader
 
 if TYPE_CHECKING:
     from .accounting import Accountant
-    from .limiter import Limiter, Reservation
+    from .limiter import Limiter
+    from .reservation import Reservation
 
 _CREATE = {
     "responses": "/v1/responses",
@@ -180,11 +181,11 @@ class Visit:
         call, limiter = self._call, self._limiter
         if limiter is None or call.polls:
             return None
-        limiter.tell()
+        limiter.feedback.tell()
         today = limiter.today()
         check(call, limiter.preflight, today, limiter.warned)
         try:
-            gate = limiter.gate(call.model)
+            gate = limiter.gate(call.model, call.count.tokens)
         except ConfigError:
             if call.body.get("model"):
                 raise
@@ -217,8 +218,11 @@ class Visit:
         """End an attempt that got no response: nothing was sent, or nobody knows."""
         # An error of ours comes from a middleware below: it has not sent it.
         not_sent = not_sent or isinstance(error, RatecardError) or type(error).__name__ in NOT_SENT
-        if self._reservation is not None and not_sent:
-            self._reservation.release()
+        if self._reservation is not None:
+            if not_sent:
+                self._reservation.release()
+            else:
+                self._reservation.end()
         if self._accountant is not None and self._entry is not None:
             self._book(lambda books, entry: books.failed(entry, error, not_sent))
 
@@ -251,7 +255,7 @@ class Visit:
             if processing is not None and processing.isdigit() and len(processing) < 10:
                 reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
             if seen:
-                limiter.observe_headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
+                limiter.feedback.headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
         refunds = reservation is not None and reservation.demand.refunds
         if self._accountant is None and status != 429 and not refunds:
             return  # nobody asks what the reply says
@@ -286,23 +290,22 @@ class Visit:
                 self._book(lambda books, entry: books.close(entry, call, estimate, outcome))
 
     def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
-        limiter, call = self._limiter, self._call
+        limiter = self._limiter
         assert limiter is not None
         if outcome.status == 429:
             refusal = read_refusal(outcome.error)
             # A refused request still counts as a request, and takes no tokens (facts: error-codes guide, 2026-07-15).
             reservation.settle(tokens=0)
-            if refusal.kind == "rate" and refusal.limit and refusal.used is not None:
-                limiter.observe_refusal(
-                    call.model, refusal.limit_name, refusal.used, refusal.limit, refusal.retry_after_us or 0
-                )
+            if refusal.kind == "rate":
+                limiter.feedback.refused(reservation.gate, refusal, None)
         elif reservation.demand.refunds and outcome.status == 200 and outcome.final:
             used = Usage.from_response(outcome.usage)
             if used is not None:
                 # No bucket is fuller than full, whatever number a reply states.
-                most = max(limit.capacity for limit in reservation.gate.lane.limits)
-                tokens = used.total_input + used.total_output
-                reservation.settle(tokens=min(tokens, max(most, reservation.demand.tokens)))
+                full = [limit.capacity for limit in reservation.gate.lane.limits if limit.unit == "tokens"]
+                most = max([reservation.demand.tokens, *full])
+                reservation.settle(tokens=min(used.total_input + used.total_output, most))
+        reservation.end()
 
     def _book(self, write: Callable[[Accountant, int], None]) -> None:
         """Write to the ledger after the fact.

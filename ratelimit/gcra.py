@@ -55,17 +55,23 @@ def act_at(tats_us: Sequence[int], charges_us: Sequence[int], bursts_us: Sequenc
 class Bucket:
     """One limit's state: the TAT, and what is needed to refund exactly.
 
-    tat_us  µs   theoretical arrival time; 0 for a bucket never used
+    tat_us    µs   theoretical arrival time; 0 for a bucket never used
+    slack_us  µs   the part of the burst kept free for delay jitter
     """
 
-    __slots__ = ("_marks", "_seq", "tat_us")
+    __slots__ = ("_marks", "_seq", "slack_us", "slack_wanted_us", "tat_us")
 
     def __init__(self) -> None:
         self.tat_us = 0
+        self.slack_us = self.slack_wanted_us = 0
         self._seq = 0
         # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
         # is the lowest backlog seen since.
         self._marks: list[list[int]] = []
+
+    def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
+        """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
+        return max(now_us, self.tat_us + charge_us - burst_us + self.slack_us)
 
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge the bucket at an instant; return the charge's number, which `refund` asks for."""
@@ -111,12 +117,22 @@ class Bucket:
 
     def surcharge(self, more_us: int, now_us: int) -> None:
         """Add what a charge turned out to cost beyond its booking."""
-        self.tat_us = max(self.tat_us, now_us) + more_us
+        self.charge(now_us, more_us)
 
-    def raise_to(self, tat_us: int) -> None:
+    def raise_to(self, tat_us: int, now_us: int) -> None:
         """Take over an observation that the bucket is emptier than we thought; never the other way round."""
         if tat_us > self.tat_us:
             self.tat_us = tat_us
             # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
             self._seq += 1
             self._marks = [[self._seq, 0]]
+
+    def spent_us(self, now_us: int) -> int:
+        """Read the backlog at this instant (µs)."""
+        return max(0, self.tat_us - now_us)
+
+    def copy(self) -> Bucket:
+        """Make another bucket with the same TAT, to try charges on."""
+        twin = Bucket()
+        twin.tat_us, twin.slack_us = self.tat_us, self.slack_us
+        return twin

@@ -286,6 +286,18 @@ def test_dropped_streams_hold_no_budget() -> None:
     assert [entry.state for entry in ledger.entries()] == ["posted"] * 3
 
 
+def test_dropped_streams_hold_no_slot() -> None:
+    """Where only so many calls may be in the air, a forgotten stream leaves it when it is collected."""
+    limiter = ratelimit.Limiter(limits={"concurrency": 1}, max_wait=0, at=DAY)
+    client = wrapped(lambda _: streaming(httpx2, sse(chunk(content="ok"))), limiter=limiter)
+    kept = client.chat.completions.create(model="o3", messages=MESSAGES, stream=True)
+    with pytest.raises(ratelimit.WouldWait):
+        client.chat.completions.create(model="o3", messages=MESSAGES, stream=True)
+    del kept
+    gc.collect()
+    stream_chat(client)
+
+
 def test_an_answer_read_to_its_end_is_ended_once() -> None:
     """Closing twice, and being collected after, changes nothing about an entry that has ended."""
     ledger = Ledger()
