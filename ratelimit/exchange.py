@@ -21,7 +21,7 @@ from .context import CURRENT
 from .demand import Demand, demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
 from .gate import Gate
-from .headers import observations, rate_limits, read_refusal
+from .headers import Refusal, observations, rate_limits, read_refusal, retry_after_us
 from .preflight import check, warn_once
 from .reply import JsonReader, Outcome, StreamReader
 
@@ -47,6 +47,8 @@ NOT_SENT = frozenset(
 )
 """Transport errors (httpx and httpx2 spell them alike) after which the server cannot have seen the request."""
 
+MOST_REFUSALS = 100
+"""Temporary 429s of one request that are queued again here: a rival may take the room again and again."""
 
 UNKNOWN = "unknown"
 """The model of a call whose body names none, until its reply names it."""
@@ -142,6 +144,28 @@ def _poll(path: str, *, deletes: bool = False) -> Call:
     return Call("/v1/responses", {}, polls=True, response_id=response_id, deletes=deletes)
 
 
+class Tries:
+    """The attempts at one request: how often it was refused, and how long it may still wait.
+
+    tokens  what the server said that it charges for it, in the message of a 429; 0 where it has said nothing
+    """
+
+    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "refused", "tokens")
+
+    def __init__(self, limiter: Limiter | None, max_wait_us: int | None) -> None:
+        self._limiter = limiter
+        self._max_wait_us = max_wait_us
+        self._asked_us = limiter.clock.now_us() if limiter is not None and max_wait_us is not None else 0
+        self.refused = 0
+        self.tokens = 0
+
+    def left_us(self) -> int | None:
+        """How long it may wait from now on (µs); None for as long as it takes."""
+        if self._max_wait_us is None or self._limiter is None:
+            return None
+        return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
+
+
 class Visit:
     """One attempt on its way through the middleware. `limiter` and `accountant` may each be None."""
 
@@ -154,8 +178,10 @@ class Visit:
         "_limiter",
         "_reader",
         "_reservation",
+        "_retry_after_us",
         "_sent_us",
         "_status",
+        "refusal",
     )
 
     def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
@@ -169,12 +195,16 @@ class Visit:
         self._status = 0
         self._reader: JsonReader | StreamReader | None = None
         self._ended = False
+        self._retry_after_us: int | None = None
+        self.refusal: Refusal | None = None  # the 429 it ended with, once its body was read
 
-    def demand(self) -> tuple[Gate, Demand] | None:
+    def demand(self, tokens: int) -> tuple[Gate, Demand] | None:
         """Check the card, then say at which gate to wait and for what; None for no gate at all.
 
         A call whose body names no model passes the limits that are given for every model; where there are none it
         passes unpaced, and a warning says so, once.
+
+        tokens  what the server is known to charge for it; 0 when it has not said so
 
         Raises  NotOffered, ConfigError
         """
@@ -196,7 +226,8 @@ class Visit:
             )
             return None
         count = call.count if call.endpoint == "/v1/responses" else None
-        return gate, demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count)
+        wanted = demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count)
+        return gate, wanted if tokens <= wanted.tokens else wanted._replace(tokens=tokens)
 
     def sent(self, reservation: Reservation | None) -> None:
         """Note the admission, and write the pending ledger entry. Raises OverBudget, LedgerError: not sent."""
@@ -251,6 +282,8 @@ class Visit:
             elif seen is not None and name[:12].lower() == b"x-ratelimit-":
                 seen[name.decode("latin-1")] = value.decode("latin-1")
         self._status = status
+        if status == 429:
+            self._retry_after_us = _asked_pause_us(headers)
         if reservation is not None and limiter is not None:
             if processing is not None and processing.isdigit() and len(processing) < 10:
                 reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
@@ -294,10 +327,15 @@ class Visit:
         assert limiter is not None
         if outcome.status == 429:
             refusal = read_refusal(outcome.error)
+            if refusal.kind == "unknown" and self._retry_after_us is not None:
+                refusal = refusal._replace(kind="rate")  # a gateway's own words; it does say when to come back
+            self.refusal = refusal
             # A refused request still counts as a request, and takes no tokens (facts: error-codes guide, 2026-07-15).
             reservation.settle(tokens=0)
-            if refusal.kind == "rate":
-                limiter.feedback.refused(reservation.gate, refusal, None)
+            limiter.feedback.refused(reservation.gate, refusal, self._retry_after_us)
+            on_refused = CURRENT.get().on_refused
+            if on_refused is not None:
+                on_refused(refusal)
         elif reservation.demand.refunds and outcome.status == 200 and outcome.final:
             used = Usage.from_response(outcome.usage)
             if used is not None:
@@ -306,6 +344,21 @@ class Visit:
                 most = max([reservation.demand.tokens, *full])
                 reservation.settle(tokens=min(used.total_input + used.total_output, most))
         reservation.end()
+
+    @property
+    def terminal(self) -> bool:
+        """The 429 it ended with is known, and nobody above needs to try again: the waiting is done here."""
+        return self.refusal is not None and self.refusal.kind != "unknown"
+
+    def again(self, tries: Tries) -> bool:
+        """Say whether this attempt, which ended with a 429, is to be queued again; the limiter has learned from it."""
+        refusal = self.refusal
+        if refusal is None or refusal.kind not in ("rate", "slow_down") or tries.refused >= MOST_REFUSALS:
+            return False
+        tries.refused += 1
+        if refusal.limit_name.startswith("tp") and refusal.requested is not None:
+            tries.tokens = refusal.requested
+        return True
 
     def _book(self, write: Callable[[Accountant, int], None]) -> None:
         """Write to the ledger after the fact.
@@ -322,3 +375,17 @@ class Visit:
                 warnings.warn(text, RatecardWarning, stacklevel=2)
             except RatecardWarning as warning:  # warnings are errors here: raised now, this one would lose the reply
                 accountant.untold.append(warning)
+
+
+def _asked_pause_us(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    names = (b"retry-after", b"retry-after-ms")
+    return retry_after_us(
+        {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers if name.lower() in names}
+    )
+
+
+def final_refusal(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a 429 that is not to be retried by whoever gets it: the waiting has been done here."""
+    return [(name, value) for name, value in headers if name.lower() != b"x-should-retry"] + [
+        (b"x-should-retry", b"false")
+    ]

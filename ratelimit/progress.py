@@ -116,6 +116,10 @@ class Progress:
         unread -= min(unread, max(0, self.kept - self.skipped))
         return self.read + unread - self.done - self.failed - self.bad - self.skipped
 
+    def add_refusal(self, kind: str) -> None:
+        """Count a 429."""
+        self.refusals[kind] = self.refusals.get(kind, 0) + 1
+
     @property
     def refused(self) -> int:
         """429s met, of every kind."""

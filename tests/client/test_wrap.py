@@ -274,7 +274,7 @@ def test_what_is_no_client_is_refused(thing: object) -> None:
 def test_settings_beside_a_shared_limiter_are_refused(server: Emulator) -> None:
     """A setting that would be ignored is an error."""
     with blocking(server) as plain, pytest.raises(ratelimit.ConfigError, match="not both"):
-        ratelimit.wrap(plain, limiter=ratelimit.Limiter(limits=LIMITS), max_wait=5)
+        ratelimit.wrap(plain, limiter=ratelimit.Limiter(limits=LIMITS), policy="documented")
 
 
 @pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
