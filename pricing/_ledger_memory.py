@@ -1,79 +1,73 @@
-"""The book of one process: entries in a dictionary, under a lock."""
+"""The book of one process: entries in a dictionary, changed in turns."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
+from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
 from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed
 from .money import Usd
 
 
-class MemoryBook:
+class MemoryBook(Turns):
     """Keeps entries for as long as the process lives."""
 
     def __init__(self) -> None:
-        # Re-entrant, because a collection of garbage in the middle may close an abandoned stream, and that an entry.
-        self._lock = threading.RLock()
+        super().__init__()
         self._entries: dict[int, Entry] = {}
         self._pending: set[int] = set()
         self._by_response: dict[str, int] = {}  # response id → the entry that posted it, or waits for it
         self._spent: dict[tuple[str | None, int], int] = {}  # (run, hour) → pico-dollars
         self._last = 0
 
+    @alone
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
-        with self._lock:
-            for budget in budgets:
-                check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
-            self._last += 1
-            entry_id = self._last
-            self._entries[entry_id] = Entry(entry_id, *entry[1:])
-            self._pending.add(entry_id)
-            return entry_id
+        for budget in budgets:
+            check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
+        return self._begin(entry).id
 
+    @ending
     def attach(self, entry_id: int, response_id: str) -> bool:
-        with self._lock:
-            entry = self._entries.get(entry_id)
-            if entry is None or entry.state != "pending" or self._by_response.get(response_id, entry_id) != entry_id:
-                return False
-            self._claim(entry, response_id)
-            self._entries[entry_id] = entry._replace(response_id=response_id)
-            return True
+        entry = self._entries.get(entry_id)
+        if entry is None or entry.state != "pending" or self._by_response.get(response_id, entry_id) != entry_id:
+            return False
+        self._claim(entry, response_id)
+        self._entries[entry_id] = entry._replace(response_id=response_id)
+        return True
 
+    @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
-        with self._lock:
-            entry = self._entries.get(entry_id)
-            if entry is None or (entry.state, event) not in NEXT:
+        entry = self._entries.get(entry_id)
+        if entry is None or (entry.state, event) not in NEXT:
+            return False
+        response_id = closing.response_id
+        if event == "post" and response_id:
+            other = self._by_response.get(response_id, entry_id)
+            if other != entry_id and self._entries[other].state == "posted":
+                self._end(entry, Closing("voided", closing.closed_us, why=f"duplicate of entry {other}"))
                 return False
-            response_id = closing.response_id
-            if event == "post" and response_id:
-                other = self._by_response.get(response_id, entry_id)
-                if other != entry_id and self._entries[other].state == "posted":
-                    self._end(entry, Closing("voided", closing.closed_us, why=f"duplicate of entry {other}"))
-                    return False
-                if other != entry_id:
-                    # An entry that was never posted had this id; this one has the news, so it takes the id over.
-                    self._entries[other] = self._entries[other]._replace(response_id=None)
-                self._claim(entry, response_id)
-            self._end(entry, closing)
-            return True
+            if other != entry_id:
+                # An entry that was never posted had this id; this one has the news, so it takes the id over.
+                self._entries[other] = self._entries[other]._replace(response_id=None)
+            self._claim(entry, response_id)
+        self._end(entry, closing)
+        return True
 
+    @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
-        with self._lock:
-            entry_id = self._by_response.get(response_id)
-            if entry_id is None:
-                if fallback is None:
-                    return False
-                self._last += 1
-                entry = fallback._replace(id=self._last)
-                self._by_response[response_id] = entry.id
-            else:
-                entry = self._entries[entry_id]
-                if entry.state != "pending":
-                    return False
-            self._end(entry, closing)
-            return True
+        entry_id = self._by_response.get(response_id)
+        if entry_id is None:
+            if fallback is None:
+                return False
+            entry = self._begin(fallback)
+            self._by_response[response_id] = entry.id
+        else:
+            entry = self._entries[entry_id]
+            if entry.state != "pending":
+                return False
+        self._end(entry, closing)
+        return True
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         with self._lock:
@@ -92,6 +86,13 @@ class MemoryBook:
     def close(self) -> None:
         """Memory has nothing to close."""
 
+    def _begin(self, entry: Entry) -> Entry:
+        self._last += 1
+        entry = Entry(self._last, *entry[1:])
+        self._entries[entry.id] = entry
+        self._pending.add(entry.id)
+        return entry
+
     def _claim(self, entry: Entry, response_id: str) -> None:
         """Let this entry be found by this response id, and no longer by the one it may have had."""
         if entry.response_id is not None:
@@ -108,13 +109,11 @@ class MemoryBook:
 
     def _spent_in(self, budget: Budget, now_us: int) -> Usd:
         first_hour, only = budget.start_us(now_us) // HOUR_US, budget.run or None
-        return Usd(
-            sum(pico for (run, hour), pico in list(self._spent.items()) if hour >= first_hour and only in (None, run))
-        )
+        return Usd(sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and only in (None, run)))
 
     def _held(self, run: str | None) -> Usd:
         held = 0
-        for entry_id in list(self._pending):
+        for entry_id in self._pending:
             entry = self._entries[entry_id]
             if (not run or run == entry.run) and entry.worst is not None:
                 held += entry.worst.pico

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
 from .errors import LedgerError
 from .ledger import HOUR_US, Closing, Entry, check_budget
@@ -73,17 +74,18 @@ _CLOSE = (
 _COMPLAINTS = (sqlite3.Error, OverflowError, UnicodeError)  # the last from texts, and from SQLite's messages on rot
 
 
-class SqliteBook:
+class SqliteBook(Turns):
     """Entries in a SQLite file, through one connection per process."""
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
-        self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
 
+    @alone
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
         row = _row(entry)
         if not budgets:
@@ -96,9 +98,11 @@ class SqliteBook:
         assert entry_id is not None
         return entry_id
 
+    @ending
     def attach(self, entry_id: int, response_id: str) -> bool:
         return self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1
 
+    @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
         try:
             return self._execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
@@ -118,6 +122,7 @@ class SqliteBook:
                 db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
             return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
 
+    @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._writing() as db:
             waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
@@ -144,15 +149,28 @@ class SqliteBook:
                 return
             values[0] = rows[-1][0]
 
+    @alone
     def sync(self) -> None:
-        with self._lock, self._reporting():
+        self._catch_up()
+        with self._reporting():
             self._connected().execute("PRAGMA wal_checkpoint(FULL)").fetchall()
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._close()
+
+    @ending
+    def _close(self) -> bool:
+        try:
+            self._catch_up()
+        finally:
+            self._disconnect()
+        return True
+
+    def _disconnect(self) -> None:
+        """Let go of the connection. The caller holds the lock."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
@@ -166,17 +184,16 @@ class SqliteBook:
         return Usd(spent), Usd(held)
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        """One statement, which is one transaction."""
-        with self._lock:
-            try:
-                return (self._connection or self._connected()).execute(statement, values)
-            except _COMPLAINTS as error:
-                raise self._report(error) from error
+        """One statement, which is one transaction. The caller has its turn, as everywhere below."""
+        try:
+            return (self._connection or self._connected()).execute(statement, values)
+        except _COMPLAINTS as error:
+            raise self._report(error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction of several statements."""
-        with self._lock, self._reporting():
+        with self._reporting():
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -286,7 +303,7 @@ def _before_fork() -> None:
         book._lock.acquire()
         _forking.append(book)
         with suppress(sqlite3.Error):
-            book.close()
+            book._disconnect()
 
 
 def _after_fork() -> None:
