@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
-from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed
+from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed, duplicate, takes
 from .money import Usd
 
 
@@ -17,7 +17,7 @@ class MemoryBook(Turns):
         super().__init__()
         self._entries: dict[int, Entry] = {}
         self._pending: set[int] = set()
-        self._by_response: dict[str, int] = {}  # response id → the entry that posted it, or waits for it
+        self._by_response: dict[str, int] = {}  # response id → the one entry that has it
         self._spent: dict[tuple[str | None, int], int] = {}  # (run, hour) → pico-dollars
         self._last = 0
 
@@ -28,9 +28,13 @@ class MemoryBook(Turns):
         return self._begin(entry).id
 
     @ending
-    def attach(self, entry_id: int, response_id: str) -> bool:
+    def attach(self, entry_id: int, response_id: str, now_us: int) -> bool:
         entry = self._entries.get(entry_id)
-        if entry is None or entry.state != "pending" or self._by_response.get(response_id, entry_id) != entry_id:
+        if entry is None or (entry.state, "post") not in NEXT:
+            return False
+        holder = self._holder(response_id)
+        if holder is not None and holder is not entry:
+            self._end(entry, duplicate(holder.id, now_us))
             return False
         self._claim(entry, response_id)
         self._entries[entry_id] = entry._replace(response_id=response_id)
@@ -41,33 +45,27 @@ class MemoryBook(Turns):
         entry = self._entries.get(entry_id)
         if entry is None or (entry.state, event) not in NEXT:
             return False
-        response_id = closing.response_id
-        if event == "post" and response_id:
-            other = self._by_response.get(response_id, entry_id)
-            if other != entry_id and self._entries[other].state == "posted":
-                self._end(entry, Closing("voided", closing.closed_us, why=f"duplicate of entry {other}"))
-                return False
-            if other != entry_id:
-                # An entry that was never posted had this id; this one has the news, so it takes the id over.
-                self._entries[other] = self._entries[other]._replace(response_id=None)
-            self._claim(entry, response_id)
+        if closing.response_id:
+            holder = self._holder(closing.response_id)
+            if holder is not None and holder is not entry:
+                self._end(entry, duplicate(holder.id, closing.closed_us))
+                return event == "post" and self._bill(holder, closing)
+            self._claim(entry, closing.response_id)
         self._end(entry, closing)
         return True
 
     @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
-        entry_id = self._by_response.get(response_id)
-        if entry_id is None:
-            if fallback is None:
+        holder = self._holder(response_id)
+        if fallback is None:
+            if holder is None or (holder.state, "expire") not in NEXT:
                 return False
-            entry = self._begin(fallback)
-            self._by_response[response_id] = entry.id
-        else:
-            entry = self._entries[entry_id]
-            if entry.state != "pending":
-                return False
-        self._end(entry, closing)
-        return True
+            self._end(holder, closing)
+            return True
+        if holder is None:
+            holder = self._begin(fallback)
+            self._by_response[response_id] = holder.id
+        return self._bill(holder, closing)
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         with self._lock:
@@ -93,6 +91,24 @@ class MemoryBook(Turns):
         self._pending.add(entry.id)
         return entry
 
+    def _holder(self, response_id: str) -> Entry | None:
+        """The entry that has this response id. A voided one gives it up: it said that nothing was billed."""
+        entry_id = self._by_response.get(response_id)
+        if entry_id is None:
+            return None
+        entry = self._entries[entry_id]
+        if entry.state != "voided":
+            return entry
+        del self._by_response[response_id]
+        self._entries[entry_id] = entry._replace(response_id=None)
+        return None
+
+    def _bill(self, entry: Entry, closing: Closing) -> bool:
+        if takes(entry.state, entry.exact, closing):
+            self._end(entry, closing)
+            return entry.state != "posted"
+        return False
+
     def _claim(self, entry: Entry, response_id: str) -> None:
         """Let this entry be found by this response id, and no longer by the one it may have had."""
         if entry.response_id is not None:
@@ -100,9 +116,9 @@ class MemoryBook(Turns):
         self._by_response[response_id] = entry.id
 
     def _end(self, entry: Entry, closing: Closing) -> None:
-        self._entries[entry.id] = closed(entry, closing)
+        self._entries[entry.id] = ended = closed(entry, closing)
         self._pending.discard(entry.id)
-        charge = charge_of(closing, entry.estimate, entry.worst)
+        charge = charge_of(ended) - charge_of(entry)
         if charge:
             key = (entry.run, entry.created_us // HOUR_US)
             self._spent[key] = self._spent.get(key, 0) + charge

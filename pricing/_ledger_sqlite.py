@@ -11,66 +11,35 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from ._ledger_schema import BUSY_MS, prepare
 from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
 from .errors import LedgerError
-from .ledger import HOUR_US, Closing, Entry, check_budget
+from .ledger import HOUR_US, NEXT, Closing, Entry, check_budget, duplicate, takes
 from .money import PICO, Usd
 
-APPLICATION_ID = 0x72617465  # "rate"
-VERSION = 1
-BUSY_MS = 15_000
-
-_SCHEMA = """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, response_id TEXT,
-    custom_id TEXT, run TEXT, tags TEXT NOT NULL, service_tier TEXT, batch INTEGER NOT NULL,
-    created_us INTEGER NOT NULL, closed_us INTEGER, estimate INTEGER, worst INTEGER, cost INTEGER,
-    components TEXT NOT NULL, row_id TEXT, table_version TEXT, usage TEXT NOT NULL, exact INTEGER NOT NULL, why TEXT
-    NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL;
-CREATE TABLE sums (
-    run TEXT NOT NULL, hour INTEGER NOT NULL,
-    spent_usd INTEGER NOT NULL, spent_pico INTEGER NOT NULL, held_usd INTEGER NOT NULL, held_pico INTEGER NOT NULL,
-    PRIMARY KEY (run, hour)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER entries_begin AFTER INSERT ON entries BEGIN
-    INSERT INTO sums VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, 0, 0,
-        COALESCE(new.worst, 0) / 1000000000000, COALESCE(new.worst, 0) % 1000000000000)
-    ON CONFLICT (run, hour) DO UPDATE SET
-        held_usd = held_usd + excluded.held_usd, held_pico = held_pico + excluded.held_pico; END;
-CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries BEGIN
-    UPDATE sums SET
-        held_usd = held_usd - COALESCE(old.worst, 0) / 1000000000000,
-        held_pico = held_pico - COALESCE(old.worst, 0) % 1000000000000,
-        spent_usd = spent_usd + ({charge}) / 1000000000000,
-        spent_pico = spent_pico + ({charge}) % 1000000000000
-    WHERE run = COALESCE(new.run, '') AND hour = new.created_us / 3600000000; END;
-""".replace(
-    "{charge}",
-    "CASE new.state WHEN 'posted' THEN COALESCE(new.cost, new.worst, new.estimate, 0) "
-    "WHEN 'expired' THEN COALESCE(new.estimate, new.worst, 0) ELSE 0 END",
-)
-# What budgets count, kept by triggers (the charge is `ledger.charge_of` in SQL): so an entry begins and ends in one
-# statement each, which is one transaction. Sums are kept in dollars and the pico-dollars beyond them, because a column
-# ends at 9.2 million dollars. Entries are only ever inserted pending, and change their state once.
 _COLUMNS = ", ".join(Entry._fields)
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (NULL{', ?' * (len(Entry._fields) - 1)})"
-_FIND_RESPONSE = "SELECT id, state FROM entries WHERE response_id = ?"
-_ATTACH = "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'"
 _CLOSE = (
     "UPDATE entries SET state = ?, closed_us = ?, response_id = COALESCE(?, response_id), model = COALESCE(?, model), "
     "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
-    "exact = ?, why = ? WHERE id = ? AND state = 'pending'"
+    "exact = ?, why = ? WHERE id = ?"
 )
+
+
+def _leaves(event: str) -> str:
+    """The states in which an entry still takes this event, in SQL."""
+    return "state IN (" + ", ".join(f"'{state}'" for state, each in NEXT if each == event) + ")"
+
+
+_END = {event: f"{_CLOSE} AND {_leaves(event)}" for _, event in NEXT}
+_ATTACH = f"UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND {_leaves('post')}"
 _COMPLAINTS = (sqlite3.Error, OverflowError, UnicodeError)  # the last from texts, and from SQLite's messages on rot
 
 
@@ -99,37 +68,43 @@ class SqliteBook(Turns):
         return entry_id
 
     @ending
-    def attach(self, entry_id: int, response_id: str) -> bool:
-        return self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1
+    def attach(self, entry_id: int, response_id: str, now_us: int) -> bool:
+        if self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1:
+            return True
+        with self._writing() as db:  # it ended, or another entry has this response id
+            if not _takes(db, entry_id, "post"):
+                return False
+            holder = _holder(db, response_id)
+            if holder is None:
+                return db.execute(_ATTACH, (response_id, entry_id)).rowcount == 1
+            db.execute(_CLOSE, _ending(duplicate(holder[0], now_us), entry_id))
+            return False
 
     @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
         try:
-            return self._execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            return self._execute(_END[event], _ending(closing, entry_id)).rowcount == 1
         except LedgerError as error:
-            if not isinstance(error.__cause__, sqlite3.IntegrityError):
+            if not isinstance(error.__cause__, sqlite3.IntegrityError) or closing.response_id is None:
                 raise
         with self._writing() as db:  # another entry has this response id
-            if db.execute("SELECT 1 FROM entries WHERE id = ? AND state = 'pending'", (entry_id,)).fetchone() is None:
+            if not _takes(db, entry_id, event):
                 return False  # it ended in between
-            other = db.execute(_FIND_RESPONSE, (closing.response_id,)).fetchone()
-            if other is not None and other[1] == "posted":
-                closing = Closing("voided", closing.closed_us, why=f"duplicate of entry {other[0]}")
-                db.execute(_CLOSE, _ending(closing, entry_id))
-                return False
-            if other is not None:
-                # An entry that was never posted had this id; this one has the news, so it takes the id over.
-                db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
-            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            holder = _holder(db, closing.response_id)
+            if holder is None:
+                return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            db.execute(_CLOSE, _ending(duplicate(holder[0], closing.closed_us), entry_id))
+            return event == "post" and _bill(db, holder, closing)
 
     @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._writing() as db:
-            waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
-            if waiting is None and fallback is None:
-                return False
-            entry_id: Any = waiting[0] if fallback is None or waiting else db.execute(_INSERT, _row(fallback)).lastrowid
-            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            holder = _holder(db, response_id)
+            if fallback is None:
+                return holder is not None and db.execute(_END["expire"], _ending(closing, holder[0])).rowcount == 1
+            if holder is None:
+                holder = (db.execute(_INSERT, _row(fallback)).lastrowid, "pending", False)
+            return _bill(db, holder, closing)
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         wanted, values = ["id > ?"], [0]
@@ -253,37 +228,11 @@ class SqliteBook(Turns):
         except sqlite3.Error as error:
             raise self._report(error) from error
         try:
-            self._prepare(db)
+            prepare(db, self._path)
         except BaseException:
             db.close()
             raise
         self._connection = db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        # In one transaction, because another process may be making the tables of this file right now.
-        db.execute("BEGIN")
-        application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
-        tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        db.execute("COMMIT")
-        if application != APPLICATION_ID:
-            if application or tables:
-                raise LedgerError(
-                    f"{self._path} is a SQLite database of something else, not a ledger; name another file"
-                )
-            _retry(db, "PRAGMA journal_mode = WAL")
-            _retry(db, "BEGIN EXCLUSIVE")
-            # Another process may have made the tables while this one waited.
-            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
-        elif version > VERSION:
-            raise LedgerError(
-                f"{self._path} was written by a newer ratecard (ledger version {version}); upgrade this one"
-            )
-        db.execute("PRAGMA synchronous = NORMAL")
 
 
 _BOOKS: weakref.WeakSet[SqliteBook] = weakref.WeakSet()
@@ -317,22 +266,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _retry(db: sqlite3.Connection, statement: str) -> None:
-    """Run a statement that SQLite may refuse at once, without its busy timeout: several processes open one new file."""
-    deadline_s = time.monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            db.execute(statement).fetchall()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.005)
+def _takes(db: sqlite3.Connection, entry_id: int, event: str) -> bool:
+    row = db.execute("SELECT state FROM entries WHERE id = ?", (entry_id,)).fetchone()
+    return row is not None and (row[0], event) in NEXT
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
+def _holder(db: sqlite3.Connection, response_id: str) -> Any:
+    """Id, state and exactness of the entry that has this response id, or None.
+
+    A voided one gives it up: it said that nothing was billed.
+    """
+    row = db.execute("SELECT id, state, exact FROM entries WHERE response_id = ?", (response_id,)).fetchone()
+    if row is not None and row[1] == "voided":
+        db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (row[0],))
+        return None
+    return row
+
+
+def _bill(db: sqlite3.Connection, holder: Any, closing: Closing) -> bool:
+    entry_id, state, exact = holder
+    if takes(state, bool(exact), closing):
+        db.execute(_CLOSE, _ending(closing, entry_id))
+        return bool(state != "posted")
+    return False
 
 
 def _advice(problem: str) -> str:

@@ -92,7 +92,7 @@ class Accountant:
             return
         usage, exact, why = self._usage(call, outcome)
         if usage is None:
-            self.ledger.expire(entry, why)
+            self.ledger.expire(entry, why, outcome.response_id)
             return
         price = self._price(usage, outcome.model or call.model, outcome)
         posted = self.ledger.post(
