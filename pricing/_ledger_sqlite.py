@@ -1,8 +1,8 @@
 """The book in a SQLite file: survives `kill -9`, and is shared by threads and processes.
 
 Write-ahead log, synchronous=NORMAL: a committed entry survives the death of the process; `sync` makes it survive the
-death of the machine. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per entry; sums
-are made in Python.
+death of the machine, or raises. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per
+entry; sums are made in Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ._ledger_schema import BUSY_MS, prepare
+from ._ledger_schema import APPLICATION_ID, BUSY_MS, prepare
 from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
 from .errors import LedgerError
@@ -50,6 +50,7 @@ class SqliteBook(Turns):
         super().__init__()
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
@@ -128,7 +129,15 @@ class SqliteBook(Turns):
     def sync(self) -> None:
         self._catch_up()
         with self._reporting():
-            self._connected().execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            db = self._connected()
+            # A commit with synchronous=FULL forces the whole log to disk, and so every commit before it. A checkpoint
+            # alone would not: it does nothing, and says so only in its answer, while another process reads or writes.
+            db.execute("PRAGMA synchronous = FULL")
+            try:
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # writes a page, and changes nothing
+            finally:
+                db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         self._close()
@@ -138,6 +147,7 @@ class SqliteBook(Turns):
         try:
             self._catch_up()
         finally:
+            self._closed = True
             self._disconnect()
         return True
 
@@ -218,6 +228,8 @@ class SqliteBook(Turns):
     def _connected(self) -> sqlite3.Connection:
         """The connection; made again after a fork. The caller holds the lock."""
         if self._connection is None:
+            if self._closed:
+                raise LedgerError(f"ledger {self._path}: closed; what is asked of it now is neither read nor written")
             self._connect()
         assert self._connection is not None
         return self._connection

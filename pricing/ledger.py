@@ -363,11 +363,17 @@ class Ledger:
         return parts
 
     def sync(self) -> None:
-        """Force what was written to disk."""
+        """Force what was written to disk, so that it survives the death of the machine.
+
+        Raises  LedgerError when that could not be done, or an ending still waits to be written
+        """
         self._book.sync()
 
     def close(self) -> None:
-        """Close the file; a second close does nothing."""
+        """Close the file; a second close does nothing, and any other use of it is a LedgerError.
+
+        Raises  LedgerError when an ending could not be written; the file is closed all the same
+        """
         self._book.close()
 
     def __enter__(self) -> Self:
