@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
-from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed, duplicate, takes
+from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed, copied, duplicate, takes
 from .money import Usd
 
 
@@ -76,7 +76,7 @@ class MemoryBook(Turns):
                 and (since_us is None or entry.created_us >= since_us)
                 and (run is None or entry.run == run)
             ):
-                yield entry
+                yield copied(entry)
 
     def sync(self) -> None:
         """Memory has nothing to force."""

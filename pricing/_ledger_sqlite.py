@@ -199,7 +199,7 @@ class SqliteBook(Turns):
     def _report(self, error: Exception) -> LedgerError:
         """Turn SQLite's complaint into one that names the file and what to do."""
         if isinstance(error, OverflowError):
-            return LedgerError(f"ledger {self._path}: an amount above 9.2 million dollars in one entry")
+            return LedgerError(f"ledger {self._path}: a number that no column holds")
         if isinstance(error, UnicodeEncodeError):
             return LedgerError(f"ledger {self._path}: {error.object[:80]!a} is no text that can be written")
         if isinstance(error, UnicodeError):

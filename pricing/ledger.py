@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
 from .budget import Budget
 from .cost import Cost, Unpriced
-from .errors import ConfigError, OverBudget
+from .errors import ConfigError, LedgerError, OverBudget
 from .money import Usd
 from .usage import Usage
 
@@ -35,6 +35,9 @@ NEXT: dict[tuple[str, str], State] = {
 """The whole life of an entry, but for its being found a duplicate; any other event changes nothing."""
 
 HOUR_US = 3_600 * 1_000_000
+
+MOST = 2**63 - 1
+"""The largest number that an entry keeps, of pico-dollars (9.2 million dollars) or tokens: a column holds no more."""
 
 
 class Entry(NamedTuple):
@@ -234,8 +237,12 @@ class Ledger:
     ) -> int:
         """Write the pending entry of a call about to be sent; return its id.
 
-        Raises  OverBudget when a budget has no room for the worst case (or there is none): nothing is written
+        Raises  OverBudget when a budget has no room for the worst case (or there is none); LedgerError when an amount
+                is absurd, above 9.2 million dollars: nothing is written
         """
+        for amount in (estimate, worst):
+            if amount is not None and abs(amount.pico) > MOST:
+                raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
         now_us = self._now_us()
         entry = Entry(
             0,
@@ -397,6 +404,12 @@ class Ledger:
         # An empty text names nothing: some servers send "id": "", and those are not all one response.
         response_id, model, service_tier = response_id or None, model or None, service_tier or None
         counts = usage.as_dict() if usage is not None else {}
+        # The call is over, so news are never refused; but nobody believes such numbers, and one would spoil every sum.
+        if sum(map(abs, counts.values())) > MOST:
+            counts = {}
+            why = f"{why}; {_NOT_KEPT}" if why else _NOT_KEPT
+        if isinstance(cost, Cost) and _absurd(cost):
+            cost = Unpriced("a cost above 9.2 million dollars for one call is none")
         if isinstance(cost, Cost):
             notes = "; ".join((why, *cost.notes) if why else cost.notes)
             return Closing(
@@ -406,6 +419,12 @@ class Ledger:
         reason = cost.reason if cost is not None else "no cost given"
         why = f"{why}; {reason}" if why else reason
         return Closing("posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why)
+
+
+def copied(entry: Entry) -> Entry:
+    """An entry to give away: what is done to its dictionaries changes no book."""
+    tags, components, usage = dict(entry.tags), dict(entry.components), dict(entry.usage)
+    return entry._replace(tags=tags, components=components, usage=usage)
 
 
 def closed(entry: Entry, closing: Closing) -> Entry:
@@ -451,6 +470,16 @@ def takes(state: str, exact: bool, closing: Closing) -> bool:
 def duplicate(of: int, closed_us: int) -> Closing:
     """How an entry ends whose response another entry has."""
     return Closing("voided", closed_us, why=f"duplicate of entry {of}")
+
+
+_NOT_KEPT = "token counts that nobody can have used are not kept"
+
+
+def _absurd(cost: Cost) -> bool:
+    for part in cost.components.values():  # a loop and no comprehension: every call comes by here
+        if abs(part.pico) > MOST:
+            return True
+    return abs(cost.total.pico) > MOST
 
 
 def _key(by: str) -> Callable[[Entry], str]:
