@@ -49,34 +49,48 @@ _SUMS = {
 """What an entry adds to each column of its sums."""
 
 
-def _part(column: str, row: str) -> str:
-    """What the row that a trigger calls new or old adds to a column."""
-    return re.sub(r"\b(state|cost|worst|estimate)\b", rf"{row}.\1", _SUMS[column])
+def _change(*rows: str, columns: str = "") -> str:
+    """Add what an entry counts, as "+ new", and take away what it counted, as "- old"; in all columns, or in some."""
+    changes = []
+    for column, amount in _SUMS.items():
+        if column.startswith(columns):
+            parts = (
+                f"{row[:2]}" + re.sub(r"\b(state|cost|worst|estimate)\b", rf"{row[2:]}.\1", amount) for row in rows
+            )
+            changes.append(f"{column} = {column} {' '.join(parts)}")
+    return ", ".join(changes)
 
 
 _KEY = "run = COALESCE(old.run, '') AND hour = old.created_us / 3600000000"
-_BEGIN = f"""
+_TRIGGERS = (
+    # Entries are only ever inserted pending.
+    f"""
 CREATE TRIGGER entries_begin AFTER INSERT ON entries BEGIN
-    INSERT INTO sums (run, hour, {", ".join(_SUMS)})
-    VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, {", ".join(_part(column, "new") for column in _SUMS)})
+    INSERT INTO sums (run, hour, {", ".join(_SUMS)}) VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, 0, 0,
+        COALESCE(new.worst, 0) / {PICO}, COALESCE(new.worst, 0) % {PICO})
     ON CONFLICT (run, hour) DO UPDATE SET
-    {", ".join(f"{column} = {column} + excluded.{column}" for column in _SUMS)}; END
-"""
-_END = f"""
-CREATE TRIGGER entries_end AFTER UPDATE OF state, cost ON entries BEGIN UPDATE sums SET
-    {", ".join(f"{column} = {column} + {_part(column, 'new')} - {_part(column, 'old')}" for column in _SUMS)}
-    WHERE {_KEY}; END
-"""
-_GONE = f"""
-CREATE TRIGGER entries_gone AFTER DELETE ON entries BEGIN UPDATE sums SET
-    {", ".join(f"{column} = {column} - {_part(column, 'old')}" for column in _SUMS)} WHERE {_KEY}; END
-"""
+        held_usd = held_usd + excluded.held_usd, held_pico = held_pico + excluded.held_pico; END
+""",
+    # The first end and the later news apart, because the first is the everyday one and has less to do.
+    f"""
+CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries WHEN old.state = 'pending' BEGIN UPDATE sums SET
+    held_usd = held_usd - COALESCE(old.worst, 0) / {PICO}, held_pico = held_pico - COALESCE(old.worst, 0) % {PICO},
+    {_change("+ new", columns="spent")} WHERE {_KEY}; END
+""",
+    f"""
+CREATE TRIGGER entries_news AFTER UPDATE OF state, cost ON entries WHEN old.state <> 'pending' BEGIN UPDATE sums SET
+    {_change("+ new", "- old", columns="spent")} WHERE {_KEY}; END
+""",
+    # For a row that somebody deletes because it is damaged.
+    f"""
+CREATE TRIGGER entries_gone AFTER DELETE ON entries BEGIN UPDATE sums SET {_change("- old")} WHERE {_KEY}; END
+""",
+)
 _COUNT = f"""
 INSERT INTO sums (run, hour, {", ".join(_SUMS)})
 SELECT COALESCE(run, ''), created_us / 3600000000, {", ".join(f"SUM({part})" for part in _SUMS.values())}
 FROM entries GROUP BY 1, 2
 """
-_TRIGGERS = (_BEGIN, _END, _GONE)  # the last for a row that somebody deletes because it is damaged
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:

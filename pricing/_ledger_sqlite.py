@@ -359,12 +359,15 @@ def _ending(closing: Closing, entry_id: int) -> tuple[Any, ...]:
     )
 
 
+_encode = json.JSONEncoder().encode  # dumps() looks at its options first, every time
+
+
 def _json(mapping: Any) -> str:
-    return json.dumps(mapping) if mapping else "{}"
+    return _encode(mapping) if mapping else "{}"
 
 
 def _amounts(components: Any) -> str:
-    return json.dumps({name: amount.pico for name, amount in components.items()}) if components else "{}"
+    return _encode({name: amount.pico for name, amount in components.items()}) if components else "{}"
 
 
 def _column(amount: Usd | None) -> int | None:

@@ -458,8 +458,10 @@ def charge_of(entry: Entry) -> int:
     """What budgets count as spent for an entry (pico-dollars): its cost; while nobody knows that, its worst case."""
     if entry.state not in ("posted", "expired"):
         return 0
-    amounts = (entry.cost, entry.worst, entry.estimate)
-    return next((amount.pico for amount in amounts if amount is not None), 0)
+    for amount in (entry.cost, entry.worst, entry.estimate):
+        if amount is not None:  # not `or`: an estimate of $0 is an estimate
+            return amount.pico
+    return 0
 
 
 def takes(state: str, exact: bool, closing: Closing) -> bool:

@@ -167,8 +167,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if isinstance(news["cost"], Cost) and news["cost"].total.pico >= 2**63:
             news = news | {"cost": Unpriced("9.2 million dollars")}  # nobody believes it
         cost = news["cost"].total.pico if isinstance(news["cost"], Cost) else None
-        if response_id:
-            self.news.setdefault(response_id, []).append((news["exact"], cost))
+        if response_id or entry["response_id"]:
+            self.news.setdefault(response_id or entry["response_id"], []).append((news["exact"], cost))
         billed = entry["state"] in OPEN
         if billed or (entry["state"] == "posted" and not entry["exact"] and news["exact"] and cost is not None):
             self.end_posted(entry, news, response_id)

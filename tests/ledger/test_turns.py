@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -69,19 +69,24 @@ class Collecting(Budget):
 
 
 class Parts(Mapping[str, Usd]):
-    """Components of a cost in whose reading garbage is collected."""
+    """Components of a cost in whose writing garbage is collected."""
 
-    content: ClassVar[dict[str, Usd]] = {"input": Usd(5)}
+    def keys(self) -> KeysView[str]:
+        gc.collect()
+        return super().keys()
+
+    def items(self) -> ItemsView[str, Usd]:
+        gc.collect()
+        return super().items()
 
     def __getitem__(self, name: str) -> Usd:
-        return self.content[name]
+        return {"input": Usd(5)}[name]
 
     def __iter__(self) -> Iterator[str]:
-        gc.collect()
-        return iter(self.content)
+        return iter(["input"])
 
     def __len__(self) -> int:
-        return len(self.content)
+        return 1
 
 
 ENDINGS: dict[str, Callable[[Ledger, int], bool]] = {
