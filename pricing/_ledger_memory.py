@@ -48,8 +48,9 @@ class MemoryBook(Turns):
         if closing.response_id:
             holder = self._holder(closing.response_id)
             if holder is not None and holder is not entry:
+                billed = event == "post" and self._bill(holder, closing)
                 self._end(entry, duplicate(holder.id, closing.closed_us))
-                return event == "post" and self._bill(holder, closing)
+                return billed
             self._claim(entry, closing.response_id)
         self._end(entry, closing)
         return True
@@ -83,6 +84,17 @@ class MemoryBook(Turns):
 
     def close(self) -> None:
         """Memory has nothing to close."""
+
+    def _repair(self) -> None:
+        self._pending.clear()
+        self._by_response.clear()
+        self._spent.clear()
+        for entry in self._entries.values():
+            if entry.state == "pending":
+                self._pending.add(entry.id)
+            if entry.response_id is not None:
+                self._by_response[entry.response_id] = entry.id
+            self._spend(entry, charge_of(entry))
 
     def _begin(self, entry: Entry) -> Entry:
         self._last += 1
@@ -118,7 +130,9 @@ class MemoryBook(Turns):
     def _end(self, entry: Entry, closing: Closing) -> None:
         self._entries[entry.id] = ended = closed(entry, closing)
         self._pending.discard(entry.id)
-        charge = charge_of(ended) - charge_of(entry)
+        self._spend(entry, charge_of(ended) - charge_of(entry))
+
+    def _spend(self, entry: Entry, charge: int) -> None:
         if charge:
             key = (entry.run, entry.created_us // HOUR_US)
             self._spent[key] = self._spent.get(key, 0) + charge

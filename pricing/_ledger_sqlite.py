@@ -157,6 +157,11 @@ class SqliteBook(Turns):
             self._connection.close()
             self._connection = None
 
+    def _repair(self) -> None:
+        db = self._connection
+        if db is not None and db.in_transaction:
+            db.execute("ROLLBACK")
+
     def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
         query = "SELECT hour, spent_usd, spent_pico, held_usd, held_pico FROM sums"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from .errors import LedgerError
+from .errors import LedgerError, RatecardError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +30,10 @@ class Turns:
         self._busy = False
         self._later: deque[Callable[[], object]] = deque()
 
+    def _repair(self) -> None:
+        """Undo what a call has left half done that a signal's exception (Ctrl-C) ended at whichever step it was."""
+        raise AssertionError("every book has its own")
+
     def _catch_up(self) -> None:
         """Write the endings that waited. One that cannot be written stays in the queue, and raises."""
         while self._later:
@@ -39,6 +43,7 @@ class Turns:
                 act()
             except BaseException:
                 self._later.appendleft(act)  # done twice it does nothing the second time
+                self._repair()
                 raise
             finally:
                 self._busy = outer
@@ -59,6 +64,11 @@ def alone(act: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]
             try:
                 self._busy = True
                 return act(self, *args, **kwargs)
+            except RatecardError:
+                raise
+            except BaseException:
+                self._repair()
+                raise
             finally:
                 self._busy = False  # before any call, for an interrupt comes with a call
                 if self._later:
@@ -79,6 +89,11 @@ def ending(act: Callable[Concatenate[T, P], bool]) -> Callable[Concatenate[T, P]
             try:
                 self._busy = True
                 return act(self, *args, **kwargs)
+            except RatecardError:
+                raise
+            except BaseException:
+                self._repair()
+                raise
             finally:
                 self._busy = False  # before any call, for an interrupt comes with a call
                 if self._later:
