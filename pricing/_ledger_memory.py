@@ -68,6 +68,11 @@ class MemoryBook(Turns):
             self._by_response[response_id] = holder.id
         return self._bill(holder, closing)
 
+    def find(self, response_id: str) -> Entry | None:
+        with self._lock:
+            entry_id = self._by_response.get(response_id)
+            return None if entry_id is None else copied(self._entries[entry_id])
+
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         with self._lock:
             snapshot = list(self._entries.values())

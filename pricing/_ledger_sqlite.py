@@ -107,6 +107,12 @@ class SqliteBook(Turns):
                 holder = (db.execute(_INSERT, _row(fallback)).lastrowid, "pending", False)
             return _bill(db, holder, closing)
 
+    def find(self, response_id: str) -> Entry | None:
+        query = f"SELECT {_COLUMNS} FROM entries WHERE response_id = ?"
+        with self._lock, self._reporting():
+            row = self._connected().execute(query, (response_id,)).fetchone()
+        return None if row is None else self._entry(row)
+
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         wanted, values = ["id > ?"], [0]
         for column, operator, value in (("state", "=", state), ("created_us", ">=", since_us), ("run", "=", run)):

@@ -170,6 +170,8 @@ class Book(Protocol):
 
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool: ...
 
+    def find(self, response_id: str) -> Entry | None: ...
+
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
 
     def sync(self) -> None: ...
@@ -245,28 +247,9 @@ class Ledger:
                 raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
         now_us = self._now_us()
         entry = Entry(
-            0,
-            "pending",
-            model,
-            endpoint,
-            None,
-            custom_id,
-            run or None,
-            dict(tags) if tags else {},
-            service_tier,
-            batch,
-            now_us,
-            None,
-            estimate,
-            worst,
-            None,
-            {},
-            None,
-            None,
-            {},
-            False,
-            "",
-        )
+            0, "pending", model, endpoint, None, custom_id, run or None, dict(tags) if tags else {}, service_tier,
+            batch, now_us, None, estimate, worst, None, {}, None, None, {}, False, "",
+        )  # fmt: skip
         return self._book.insert(entry, tuple(budgets))
 
     def attach(self, entry_id: int, response_id: str) -> bool:
@@ -343,6 +326,10 @@ class Ledger:
         if response_id:
             self.attach(entry_id, response_id)  # somebody else gave the call up; its news must find it all the same
         return False
+
+    def find(self, response_id: str) -> Entry | None:
+        """Find the entry that has this response id, whatever its state."""
+        return self._book.find(response_id)
 
     def entries(
         self, state: State | None = None, since_us: int | None = None, run: str | None = None

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from .gate import Gate
-from .line import ThreadTicket
-from .stores.base import Booking
+from .line import Rank
+from .stores.base import Booking, Claim
+from .ticket import ThreadTicket
+
+Admitted = tuple[Booking, int, str]
 
 
-def admit(gate: Gate, charges_us: tuple[int, ...], max_wait_us: int | None) -> tuple[Booking, int]:
-    """Wait in line until the store books these charges; return the booking and how long it took (µs).
+def admit(gate: Gate, charges_us: tuple[int, ...], rank: Rank, max_wait_us: int | None) -> Admitted:
+    """Wait in line until the store books these charges; return the booking, how long it took (µs) and for which limit.
 
     Raises  as Limiter.reserve does
     """
-    if not gate.line:
-        answer = gate.store.reserve(gate.lane, charges_us)
+    line, signals = gate.line, gate.signals
+    if signals.halt is not None:
+        signals.check(gate.clock.now_us())
+    if not line.count:
+        answer = gate.store.reserve(gate.lane, charges_us, rank.spare_ppm)
         if isinstance(answer, Booking):
-            return answer, 0
-    asked_us = gate.clock.now_us()
-    gate.check_wait(charges_us, max_wait_us)
-    ticket = ThreadTicket(gate.clock, charges_us)
-    deadline_us = gate.deadline_us(max_wait_us)
-    gate.line.join(ticket)
+            return answer, 0, ""
+    claim = Claim(gate.lane, charges_us, rank.spare_ppm)
+    gate.check_wait(claim, rank.priority, max_wait_us)
+    ticket = ThreadTicket(gate, claim, rank.priority)
+    served = False
+    line.join(ticket)
     try:
+        if signals.listeners:
+            gate.queued(ticket)
         while True:
-            if gate.line.is_first(ticket):
-                answer = gate.store.reserve(gate.lane, charges_us)
+            ahead = line.turn(ticket)
+            wait_us = 0
+            if ahead is not None:
+                answer = gate.store.reserve(gate.lane, charges_us, rank.spare_ppm, ahead)
                 if isinstance(answer, Booking):
-                    return answer, gate.clock.now_us() - asked_us
-                gate.check_deadline(deadline_us, answer, max_wait_us)
-                ticket.wait(answer)
-            else:
-                gate.check_deadline(deadline_us, 0, max_wait_us)
-                ticket.wait(gate.patience_us(deadline_us))
+                    served = True
+                    return answer, gate.clock.now_us() - ticket.asked_us, ticket.limit
+                wait_us = answer
+                ticket.limit = gate.tightest(claim)
+                line.sleeps(ticket, wait_us)
+            ticket.wait(gate.patience_us(ticket, wait_us, max_wait_us))
+            if signals.halt is not None:
+                signals.check(gate.clock.now_us())
     finally:
-        gate.line.leave(ticket)
+        line.leave(ticket, served)
+        if not served and signals.listeners:
+            gate.gave_up(ticket)

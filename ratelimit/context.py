@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pricing.cost import Cost, Unpriced
 
-    from .limiter import Reservation
+    from .reservation import Reservation
 
 
 class CallContext(NamedTuple):

@@ -22,6 +22,8 @@ __all__ = [
     "NeverFits",
     "NotOffered",
     "OverBudget",
+    "QueueFull",
+    "QuotaSpent",
     "RatecardError",
     "RatecardWarning",
     "TableError",
@@ -60,3 +62,25 @@ class NeverFits(AdmissionError):
 
 class NotOffered(AdmissionError):
     """The model card or the tier says no to this request; the message names the fact and its source."""
+
+
+class QueueFull(AdmissionError):
+    """As many requests wait for admission as `max_queue` allows."""
+
+    def __init__(self, *, waiting: int, most: int) -> None:
+        self.waiting = waiting
+        self.most = most
+        super().__init__(f"{waiting} requests wait for admission already, and max_queue is {most}; send it later")
+
+
+class QuotaSpent(AdmissionError):
+    """The server has said that the account's quota or spend limit is used up: waiting does not help."""
+
+    def __init__(self, *, code: str, message: str, retry_after_s: float) -> None:
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the account's quota is spent ({code}): add credit or raise the limit; not sent, and nothing else is for "
+            f"{retry_after_s:.0f} s. The server said: {message}"
+        )

@@ -2,83 +2,157 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NoReturn
+
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
+from .events import Signals
 from .limit import Limit
 from .line import Line
-from .stores.base import Lane, Store
+from .stores.base import Claim, Lane, Store
+from .ticket import Ticket
 
 
 class Gate:
     """Everything the two shells need to wait for one lane.
 
-    full     (n,)  the limits before headroom was taken off
-    look_us  µs    when the headers of a reply are worth looking at again
+    full      (n,)  the limits before headroom was taken off
+    table     (n,)  the same as they were before the server said otherwise
+    look_us   µs    when the headers of a reply are worth looking at again
+    slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
+    longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
+    seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
-    __slots__ = ("clock", "full", "lane", "line", "look_us", "store", "units")
+    __slots__ = (
+        "clock",
+        "full",
+        "lane",
+        "line",
+        "longer",
+        "look_us",
+        "ramp_us",
+        "seen",
+        "signals",
+        "slowed_us",
+        "store",
+        "table",
+    )
 
-    def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line, signals: Signals
+    ) -> None:
         self.store = store
+        self.signals = signals
         self.clock = clock
+        self.full = self.table = full
+        self.look_us = self.ramp_us = self.slowed_us = 0
+        self.line = line
+        self.longer: tuple[tuple[int, Gate], ...] = ()
+        self.seen: dict[str, int] = {}
         self.lane = lane
-        self.full = full
-        self.look_us = 0
-        self.line = Line(len(lane.limits))
-        self.units = tuple(limit.unit for limit in lane.limits)
+        store.open(lane)
 
     def obey(self, index: int, full: Limit, reduced: Limit) -> None:
-        """Put another limit in the place of one; its bucket stays, and who stands in line keeps its charges."""
+        """Put another limit in the place of one; its cell stays, and who stands in line keeps its charges."""
         self.full = (*self.full[:index], full, *self.full[index + 1 :])
-        limits = self.lane.limits
-        self.lane = self.lane._replace(limits=(*limits[:index], reduced, *limits[index + 1 :]))
+        lane = self.lane
+        limits = (*lane.limits[:index], reduced, *lane.limits[index + 1 :])
+        self.lane = Lane(lane.name, limits, lane.keys)
+        self.store.open(self.lane)
+        self.line.nudge()
 
     def charges_us(self, demand: Demand) -> tuple[int, ...]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
-        charges = []
-        for limit, unit in zip(self.lane.limits, self.units, strict=True):
-            amount = demand.tokens if unit == "tokens" else demand.requests if unit == "requests" else demand.images
-            charge_us = -(-amount * limit.period_us // limit.capacity)
-            if charge_us > limit.burst_us:
-                raise NeverFits(limit=limit.name, demand=amount, capacity=limit.largest, model=self.lane.name)
-            charges.append(charge_us)
-        return tuple(charges)
+        amounts = (*demand[:3], 1)
+        charges_us = []
+        for kind, period_us, capacity, burst_us in self.lane.plan:
+            charge_us = -(-amounts[kind] * period_us // capacity)
+            if charge_us > burst_us:
+                self._never(amounts)
+            charges_us.append(charge_us)
+        return tuple(charges_us)
 
-    def wait_us(self, charges_us: tuple[int, ...]) -> tuple[int, str]:
-        """Foresee how long a newcomer with these charges would wait behind the line, and on which limit."""
-        longest, name = 0, self.lane.limits[0].name
+    def _never(self, amounts: Sequence[int]) -> NoReturn:
+        for limit, (kind, *_) in zip(self.lane.limits, self.lane.plan, strict=True):
+            if limit.charge_us(amounts[kind]) > limit.burst_us:
+                break
+        raise NeverFits(limit=limit.name, demand=amounts[kind], capacity=limit.largest, model=self.lane.name)
+
+    def wait_us(self, claim: Claim, priority: str) -> tuple[int, str]:
+        """Foresee how long a newcomer would wait at least behind those of its own class, and on which limit."""
+        lane = claim.lane
+        longest, name = 0, lane.limits[0].name
         for limit, key, ahead_us, charge_us in zip(
-            self.lane.limits, self.lane.keys, self.line.ahead_us(), charges_us, strict=True
+            lane.limits, lane.keys, self.line.ahead_us(lane, priority), claim.charges_us, strict=True
         ):
-            if charge_us:
-                spent_us = self.store.backlog_us(key) + self.store.slack_us(key)
+            if charge_us and limit.unit != "concurrent":
+                spent_us = self.store.backlog_us(key) + self.store.slack_us(key) * (not limit.window)
                 wait_us = spent_us + ahead_us + charge_us - limit.burst_us
                 if wait_us > longest:
                     longest, name = wait_us, limit.name
         return longest, name
 
-    def check_wait(self, charges_us: tuple[int, ...], max_wait_us: int | None) -> None:
+    def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
-            wait_us, name = self.wait_us(charges_us)
+            wait_us, name = self.wait_us(claim, priority)
             if wait_us > max_wait_us:
                 raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
 
-    def deadline_us(self, max_wait_us: int | None) -> int | None:
-        return None if max_wait_us is None else self.clock.now_us() + max_wait_us
+    def patience_us(self, ticket: Ticket, wait_us: int, max_wait_us: int | None) -> int:
+        """How long to sleep now: what the store said, or until it is worth looking who is first.
 
-    def patience_us(self, deadline_us: int | None) -> int | None:
-        return None if deadline_us is None else max(1, deadline_us - self.clock.now_us() + 1)
-
-    def check_deadline(self, deadline_us: int | None, wait_us: int, max_wait_us: int | None) -> None:
-        """Give up when waiting `wait_us` more would pass the deadline: the line moved slower than foreseen."""
-        if deadline_us is not None and max_wait_us is not None and self.clock.now_us() + wait_us > deadline_us:
-            name = max(zip(self.lane.keys, self.lane.limits, strict=True), key=lambda kl: self.store.backlog_us(kl[0]))[
-                1
-            ].name
+        Raises WouldWait when that would be past max_wait: the line moved slower than foreseen
+        """
+        if max_wait_us is None:
+            return wait_us or self.line.patience_us()
+        left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
+        if wait_us > left_us or left_us < 0:
             raise WouldWait(
-                limit=name,
+                limit=self.tightest(ticket.claim),
                 retry_after_s=max(wait_us, 1) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
+        return wait_us or min(self.line.patience_us(), left_us + 1)
+
+    def queued(self, ticket: Ticket) -> None:
+        """Tell listeners that a request has joined the line."""
+        wait_us, limit = self.wait_us(ticket.claim, ticket.priority)
+        self.signals.emit(
+            "queued",
+            ticket.asked_us,
+            self.lane.name,
+            limit,
+            priority=ticket.priority,
+            wait_us=wait_us,
+            ahead=self.line.count - 1,
+        )
+
+    def gave_up(self, ticket: Ticket) -> None:
+        """Tell listeners that a request has left the line without being admitted."""
+        now_us = self.clock.now_us()
+        self.signals.emit(
+            "gave_up",
+            now_us,
+            self.lane.name,
+            ticket.limit,
+            priority=ticket.priority,
+            waited_us=now_us - ticket.asked_us,
+        )
+
+    def tightest(self, claim: Claim) -> str:
+        """The name of the limit that makes this claim wait."""
+        lane = claim.lane
+
+        def over_us(place: int) -> int:
+            spent_us = self.store.backlog_us(lane.keys[place])
+            return (
+                spent_us + claim.charges_us[place] - lane.limits[place].burst_us
+                if claim.charges_us[place]
+                else -(1 << 62)
+            )
+
+        return lane.limits[max(range(len(lane.limits)), key=over_us)].name

@@ -24,6 +24,7 @@ QUOTA_CODES = frozenset(
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
+        "billing_not_active",
     }
 )
 """`error.code` (or type) of a spent quota or spend limit: waiting does not help, somebody has to pay or raise it."""
@@ -115,7 +116,7 @@ def rate_limits(headers: Mapping[str, str]) -> dict[str, Bucket]:
 class Observation(NamedTuple):
     """What a reply says of one limit at the instant of its admission.
 
-    name        "rpm", "rpd", "tpm", "tpd" or "ipm"
+    name        "rpm", "rpd", "tpm", "tpd" or "ipm"; "project-tpm" … for a limit of the project
     capacity    units per period, as the server has it
     backlog_us  µs of bucket time that was spent
     """
@@ -125,7 +126,13 @@ class Observation(NamedTuple):
     backlog_us: int
 
 
-_SPEAKS_OF = {"requests": ("rpm", "rpd"), "tokens": ("tpm", "tpd"), "input-images": ("ipm", "ipm")}
+_SPEAKS_OF = {
+    "requests": ("rpm", "rpd"),
+    "tokens": ("tpm", "tpd"),
+    "input-images": ("ipm", "ipm"),
+    "project-requests": ("project-rpm", "project-rpd"),
+    "project-tokens": ("project-tpm", "project-tpd"),
+}
 _MINUTE_US, _DAY_US = _UNIT_US["m"], _UNIT_US["d"]
 _TELLING_US = 5_000
 """A reset shorter than this is too coarse (it is cut to the millisecond) to tell a minute's bucket from a day's."""

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
@@ -128,6 +129,32 @@ def _checked(line: Line) -> Line | BadLine:
     if line.body.get("stream"):
         return BadLine(line.number, "stream: a job's results are whole replies; remove it", line.custom_id)
     return line
+
+
+class Survey(NamedTuple):
+    """What a look through a job file finds before anything is sent.
+
+    lines   those that are not blank; None when it could not be read to its end
+    models  how many lines ask for which model
+    """
+
+    lines: int | None
+    models: Mapping[str, int]
+
+
+def survey(path: str | os.PathLike[str]) -> Survey | None:
+    """Look through a job file; None for what can be read only once, such as a pipe."""
+    if not os.path.isfile(path):
+        return None
+    lines, models = 0, Counter[str]()
+    try:
+        for line in read_job(path):
+            lines += 1
+            if isinstance(line, Line):
+                models[line.body["model"]] += 1
+    except ConfigError:
+        return Survey(None, models)  # the run will come to it, and say what is wrong
+    return Survey(lines, models)
 
 
 def open_job(path: Path) -> BufferedIOBase:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from .errors import ConfigError
 
-Unit = Literal["requests", "tokens", "images"]
+Unit = Literal["requests", "tokens", "images", "concurrent"]
 
 US_PER_S = 1_000_000
 MINUTE_US = 60 * US_PER_S
@@ -19,12 +19,14 @@ DAY_US = 86_400 * US_PER_S
 class Limit:
     """`capacity` units per `period_us`, refilled continuously; a bucket that starts full.
 
-    name       str   the field's word: rpm, tpm, rpd, tpd, ipm
-    unit       str   what is counted: requests, tokens or images
+    name       str   the field's word: rpm, tpm, rpd, tpd, ipm, concurrency
+    unit       str   what is counted: requests, tokens, images, or what is in the air at once ("concurrent")
     capacity   int   units per period, and the largest single demand
     period_us  µs    time in which an empty bucket is full again
-    burst_us   µs    how much of the period may be spent at once; the whole period unless a server enforces a
-                     shorter window (1 s quantised: burst_us = 1_000_000)
+    burst_us   µs    how much of the period may be spent at once; the whole period unless a server allows less
+    window     bool  the server counts per window of burst_us instead of refilling continuously: 60,000 a minute
+                     enforced as 1,000 a second is burst_us=1_000_000, window=True; a fixed or sliding minute is
+                     window=True
 
     Raises  ConfigError when a number is not a positive integer or the burst is longer than the period.
     """
@@ -34,6 +36,7 @@ class Limit:
     capacity: int
     period_us: int = MINUTE_US
     burst_us: int = 0  # 0 means the whole period; __post_init__ fills it in
+    window: bool = False
 
     def __post_init__(self) -> None:
         for key in ("capacity", "period_us", "burst_us"):
@@ -61,8 +64,9 @@ KNOWN: dict[str, tuple[Unit, int]] = {
     "rpd": ("requests", DAY_US),
     "tpd": ("tokens", DAY_US),
     "ipm": ("images", MINUTE_US),
+    "concurrency": ("concurrent", 0),
 }
-"""The limits OpenAI names on its model pages: unit and period of each."""
+"""Limits by name: unit and period. `concurrency` is how many requests may be in the air at once; it has no period."""
 
 
 def named(name: str, capacity: int) -> Limit:
@@ -71,6 +75,8 @@ def named(name: str, capacity: int) -> Limit:
         unit, period_us = KNOWN[name]
     except KeyError:
         raise ConfigError(f"unknown limit {name!r}; known: {', '.join(KNOWN)}") from None
+    if unit == "concurrent":
+        period_us = capacity  # so that one request takes one of `capacity` slots
     return Limit(name, unit, capacity, period_us)
 
 
@@ -89,13 +95,13 @@ class OwnLimits:
     def __init__(self, given: Limits | None) -> None:
         if given is not None and (not isinstance(given, Mapping) or not given):
             raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {given!r}')
-        self.every: tuple[Limit, ...] = ()
         self.by_model: dict[str, tuple[Limit, ...]] = {}
         for name, value in (given or {}).items():
             if isinstance(value, Mapping):
-                self.by_model[name] = tuple(_limit(key, number) for key, number in value.items())
-            else:
-                self.every = (*self.every, _limit(name, value))
+                if not value:
+                    raise ConfigError(f"limits of {name}: the mapping is empty; give at least one, or leave it out")
+                self.by_model[name] = _limits(value)
+        self.every = _limits({name: value for name, value in (given or {}).items() if not isinstance(value, Mapping)})
 
     def of(self, *names: str) -> tuple[Limit, ...]:
         """The limits of a model known by these names; empty when nothing was said of it."""
@@ -107,5 +113,54 @@ def replaced(limits: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, 
     return tuple(({limit.name: limit for limit in limits} | {limit.name: limit for limit in own}).values())
 
 
-def _limit(name: str, value: int | Limit) -> Limit:
-    return value if isinstance(value, Limit) else named(name, value)
+class Pool(NamedTuple):
+    """Limits that several models pass together.
+
+    name         what it is called: "organisation", "project", a family; its limits are named "project-tpm" …
+    limits  (n,)
+    models       the models that pass it, on top of their own limits; None for every model
+    above   int  a pool of its own for requests of more than so many input tokens (long context), instead of the
+                 models' own limits; None for all requests
+    """
+
+    name: str
+    limits: tuple[Limit, ...]
+    models: frozenset[str] | None
+    above: int | None
+
+
+Pools = Mapping[str, Mapping[str, "int | Limit | Iterable[str]"]]
+"""What users write: {"organisation": {"tpm": 2_000_000}, "o family": {"rpm": 500, "models": ["o3", "o3-pro"]},
+"o3 long": {"tpm": 100_000, "models": ["o3"], "above": 128_000}}."""
+
+
+def read_pools(given: Pools | None) -> tuple[Pool, ...]:
+    """Read pools as users write them. Raises ConfigError that names the pool and what is wrong with it."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f'pools is a mapping such as {{"organisation": {{"tpm": 2_000_000}}}}, not {given!r}')
+    return tuple(_pool(name, settings) for name, settings in (given or {}).items())
+
+
+def _pool(name: str, settings: object) -> Pool:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f'pool {name}: expected a mapping such as {{"tpm": 2_000_000}}, not {settings!r}')
+    models, above = settings.get("models"), settings.get("above")
+    if models is not None and (isinstance(models, str) or not all(isinstance(one, str) for one in models)):
+        raise ConfigError(f"pool {name}: models is a list of names, not {models!r}")
+    if above is not None and (type(above) is not int or above < 0 or models is None):
+        raise ConfigError(f"pool {name}: above is a whole number of input tokens, and needs models")
+    limits = _limits({key: value for key, value in settings.items() if key not in ("models", "above")})
+    if not limits:
+        raise ConfigError(f"pool {name}: it names no limit; known: {', '.join(KNOWN)}")
+    if above is None:
+        limits = tuple(replace(limit, name=f"{name}-{limit.name}") for limit in limits)
+    return Pool(name, limits, None if models is None else frozenset(models), above)
+
+
+def _limits(given: Mapping[str, object]) -> tuple[Limit, ...]:
+    limits = tuple(value if isinstance(value, Limit) else named(key, value) for key, value in given.items())  # type: ignore[arg-type]  # Limit refuses what is no number
+    names = [limit.name for limit in limits]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two limits are named {name}: the first would be lost; give each a name of its own")
+    return limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pricing.cost import Cost, Unpriced
 from pricing.ledger import Totals
@@ -13,13 +13,25 @@ from pricing.money import Usd
 from .clock import US_PER_S
 from .job import BadLine
 
+MOST_MESSAGES = 20
+"""Messages kept per error code: some servers put a number of their own into each, and a job has a million lines."""
+MINUTE_US = 60 * US_PER_S
+
+StoppedBy = Literal["", "budget", "quota", "auth", "interrupted", "error"]
+
 
 @dataclass
 class Failure:
-    """Why lines failed: an error code, how many lines it hit, and the words of the first."""
+    """Why lines failed: how many an error code hit, and how many of them with which words."""
 
-    count: int
-    message: str
+    count: int = 0
+    messages: dict[str, int] = field(default_factory=dict)
+
+    def add(self, message: str) -> None:
+        """Count one line."""
+        self.count += 1
+        if message in self.messages or len(self.messages) < MOST_MESSAGES:
+            self.messages[message] = self.messages.get(message, 0) + 1
 
 
 @dataclass
@@ -37,15 +49,40 @@ class Progress:
     attempts: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     tokens_admitted: int = 0
+    latest: dict[tuple[int, str], int] = field(default_factory=dict)  # (second, lane) → tokens, of about a minute
     started_us: int = 0
     first_admission_us: int | None = None
     last_admission_us: int = 0
     finished_us: int = 0
     stopped: str = ""
+    stopped_by: StoppedBy = ""
     failures: dict[str, Failure] = field(default_factory=dict)
     most_in_flight: int = 0
     spent: Usd = Usd.ZERO
     unpriced: int = 0
+
+    def admitted(self, now_us: int, lane: str, tokens: int) -> None:
+        """Count a request that is about to be sent."""
+        self.attempts += 1
+        self.tokens_admitted += tokens
+        if self.first_admission_us is None:
+            self.first_admission_us = now_us
+        self.last_admission_us = now_us
+        self._forget(now_us)
+        key = (now_us // US_PER_S, lane)
+        self.latest[key] = self.latest.get(key, 0) + tokens
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+    def last_minute(self, now_us: int) -> tuple[int, set[str]]:
+        """The tokens that were admitted in the trailing minute, and the lanes that admitted anything in it."""
+        self._forget(now_us)
+        return sum(self.latest.values()), {lane for _, lane in self.latest}
+
+    def _forget(self, now_us: int) -> None:
+        # They stand in the order of time.
+        while self.latest and (oldest := next(iter(self.latest)))[0] * US_PER_S <= now_us - MINUTE_US:
+            del self.latest[oldest]
 
     def add_cost(self, cost: Cost | Unpriced) -> None:
         """Count what a reply cost."""
@@ -65,8 +102,12 @@ class Progress:
         code = str(said.get("code") or said.get("type") or "no error code")
         if response is not None:
             code = f"HTTP {response['status_code']} {code}"
-        found = self.failures.setdefault(code, Failure(0, str(said.get("message") or "")))
-        found.count += 1
+        self.failures.setdefault(code, Failure()).add(str(said.get("message") or ""))
+
+    def failure_groups(self) -> list[tuple[int, str, str]]:
+        """How many lines failed with which code and message, the most frequent first."""
+        groups = [(n, code, words) for code, failure in self.failures.items() for words, n in failure.messages.items()]
+        return sorted(groups, key=lambda group: -group[0])
 
     @property
     def not_sent(self) -> int:
@@ -86,6 +127,7 @@ class Report:
     """How a job ended; `as_dict` is what `--json` prints (decimals as strings).
 
     minimum_us  µs   the least time in which the account's limits admit this work, all of it ready at the start
+    totals           what the ledger has for the job, all its runs together; this_run: for the latest of them
     """
 
     progress: Progress
@@ -93,7 +135,16 @@ class Report:
     binding_limit: str
     bad_lines: list[BadLine]
     totals: Totals
+    this_run: Totals
     by_model: dict[str, Totals]
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything is done, 3 a budget said no, 1 something failed, was bad, or stopped the job otherwise."""
+        p = self.progress
+        if p.stopped_by == "budget":
+            return 3
+        return 1 if p.failed or p.bad or p.stopped else 0
 
     @property
     def admission_us(self) -> int:
@@ -112,8 +163,14 @@ class Report:
                 "not_sent": p.not_sent,
             },
             "stopped": p.stopped or None,
+            "stopped_by": p.stopped_by or None,
             "failures": {
-                code: {"count": failure.count, "first_message": failure.message} for code, failure in p.failures.items()
+                code: {
+                    "count": failure.count,
+                    "first_message": next(iter(failure.messages)),
+                    "messages": [{"message": words, "count": n} for words, n in failure.messages.items()],
+                }
+                for code, failure in p.failures.items()
             },
             "requests": {"attempts": p.attempts, "refused_429": p.refused, "refused_by_kind": dict(p.refusals)},
             "seconds": {
@@ -124,6 +181,7 @@ class Report:
             "binding_limit": self.binding_limit or None,
             "tokens_admitted": p.tokens_admitted,
             "cost": self.totals.as_dict(),
+            "cost_this_run": self.this_run.as_dict(),
             "cost_by_model": {model: totals.as_dict() for model, totals in self.by_model.items()},
             "bad_lines": [{"line": bad.number, "reason": bad.reason} for bad in self.bad_lines],
         }

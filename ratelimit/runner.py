@@ -11,23 +11,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib
+import itertools
 import os
 import random
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pricing.ledger import Ledger
+from pricing.ledger import Ledger, fold
 
+from .checks import knock
 from .clock import US_PER_S
 from .context import CURRENT, CallContext
 from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
-from .headers import read_refusal, retry_after_us
 from .job import BadLine, Line
-from .limiter import Limiter, Reservation
-from .progress import Progress, Report
+from .limiter import Limiter
+from .progress import Progress, Report, StoppedBy
 from .reply import RUNNING
+from .reservation import Reservation
 from .results import Results, result_line
+from .verdict import Verdict, error_body, judge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -36,7 +40,6 @@ BEFORE_THE_LIMITER = 32
 """Requests built and waiting for admission at a time."""
 MOST_REFUSALS = 50
 """Temporary 429s per line that are not counted as tries: a rival may take the room again and again."""
-RETRYABLE = frozenset({408, 409, 429})
 FIRST_BACKOFF_US = US_PER_S
 LONGEST_BACKOFF_US = 60 * US_PER_S
 POLL_US = 2 * US_PER_S
@@ -87,21 +90,23 @@ class Runner:
         self._ended = asyncio.Event()  # set, and replaced, whenever a request has ended: held budget came free
         self._work: dict[str, list[int]] = {}  # bucket time per limit of what was admitted, by lane
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, by: StoppedBy) -> None:
         """Admit nothing more, not even what stands in line; what is in the air is finished and written."""
         if not self.progress.stopped:
-            self.progress.stopped = reason
+            self.progress.stopped, self.progress.stopped_by = reason, by
             for task in self._grounded - {asyncio.current_task()}:
                 task.cancel()
 
     async def run(self, lines: Iterable[Line | BadLine]) -> Report:
         """Send every line, write every result, and say how it went.
 
-        Raises  ConfigError when the job cannot be read on, or has a bad line and `strict`; LedgerError when costs
-                cannot be written any more: after what was in the air has been finished and written
+        Raises  ConfigError when nothing answers where it should go, the job cannot be read on, or it has a bad line
+                and `strict`; LedgerError when costs cannot be written any more: after what was in the air has been
+                finished and written
         """
         progress, clock = self.progress, self.limiter.clock
         progress.started_us = clock.now_us()
+        begun_us = time.time_ns() // 1000  # the ledger's clock is the wall
         syncing = asyncio.create_task(self._sync_often())
         try:
             async with asyncio.TaskGroup() as group:
@@ -124,17 +129,19 @@ class Runner:
             binding,
             self.bad_lines,
             self.ledger.totals(run=self.run_name),
+            fold(self.ledger.entries(since_us=begun_us, run=self.run_name)),
             self.ledger.totals(by="model", run=self.run_name),
         )
 
     def _break(self, error: RatecardError) -> None:
         """Stop because of an error, which `run` raises when all that was in the air is written."""
         self._broken = self._broken or error
-        self.stop(str(error))
+        self.stop(str(error), "error")
 
     async def _feed(self, lines: Iterable[Line | BadLine], group: asyncio.TaskGroup) -> None:
         """Start a task per line, as fast as places come free."""
         progress = self.progress
+        somebody_there = False
         for line in lines:
             if progress.stopped:
                 return
@@ -144,6 +151,9 @@ class Runner:
             elif line.custom_id in self.results.done:
                 progress.skipped += 1
             else:
+                if not somebody_there:
+                    await knock(self.client)
+                    somebody_there = True
                 await self._air.acquire()
                 await self._door.acquire()
                 if progress.stopped:
@@ -196,7 +206,7 @@ class Runner:
             except OverBudget as error:
                 attempt -= 1
                 if self.progress.in_flight == 0:
-                    self.stop(f"budget: {error}")
+                    self.stop(str(error), "budget")
                     return None
                 await ended.wait()  # what is in the air holds its worst case; when it settles, room comes free
             except AdmissionError as error:
@@ -207,15 +217,15 @@ class Runner:
                 self._break(error)
                 return None
             except Exception as error:
-                if _is_refusal(error) and refused < MOST_REFUSALS:
+                verdict = self._judged(error)
+                if not verdict.is_try and refused < MOST_REFUSALS:
                     refused += 1
                     attempt -= 1  # the limiter has learned from it: the next try is in nobody's way
-                again_us = self._again_us(error, attempt)
-                if again_us is None:
+                if not verdict.again or attempt >= self._attempts:
                     return _failure(line, error)
                 if self.progress.stopped:
                     return None
-                await asyncio.sleep(self.limiter.clock.seconds(again_us))
+                await self._pause(verdict.after_us, attempt)
 
     async def _attempt(self, line: Line, door: _Door) -> dict[str, Any]:
         progress = self.progress
@@ -227,14 +237,7 @@ class Runner:
             nonlocal admitted
             admitted = reservation
             self._grounded.discard(task)
-            progress.attempts += 1
-            progress.tokens_admitted += reservation.demand.tokens
-            now_us = self.limiter.clock.now_us()
-            if progress.first_admission_us is None:
-                progress.first_admission_us = now_us
-            progress.last_admission_us = now_us
-            progress.in_flight += 1
-            progress.most_in_flight = max(progress.most_in_flight, progress.in_flight)
+            progress.admitted(self.limiter.clock.now_us(), reservation.model, reservation.demand.tokens)
             door.leave()
 
         await door.enter()
@@ -297,39 +300,31 @@ class Runner:
                 body = response.json()
             except Exception as error:
                 failed += 1
-                again_us = POLL_US if isinstance(error, ValueError) else self._again_us(error, failed)
-                if again_us is None or failed >= self._attempts:
+                unreadable = isinstance(error, ValueError)
+                verdict = Verdict(again=True, after_us=POLL_US) if unreadable else self._judged(error)
+                if not verdict.again or failed >= self._attempts:
                     return error
-                await asyncio.sleep(self.limiter.clock.seconds(again_us))
+                await self._pause(verdict.after_us, failed)
                 continue
             failed = 0
             if not isinstance(body, dict) or body.get("status") not in RUNNING:
                 return body if isinstance(body, dict) else ValueError(f"expected a JSON object, found {body!r:.80}")
 
-    def _again_us(self, error: Exception, attempt: int) -> int | None:
-        """Say after how long (µs) to try again, or None: never again."""
-        status = getattr(error, "status_code", None)
-        after_us = None
-        if status == 429:
-            refusal = read_refusal(_error_body(error))
-            self.progress.refusals[refusal.kind] = self.progress.refusals.get(refusal.kind, 0) + 1
-            if refusal.kind == "quota":
-                self.stop(f"quota: {refusal.message or refusal.code}")
-                return None
-            if refusal.kind == "too_large":
-                return None
-            # The limiter has learned from the refusal and will pace the next try; asked-for pauses are kept on top.
-            after_us = refusal.retry_after_us
-            if after_us is None:
-                headers = getattr(getattr(error, "response", None), "headers", None)
-                after_us = retry_after_us(headers) if headers is not None else None
-        elif not (status in RETRYABLE or status >= 500 if status is not None else _is_connection_error(error)):
-            return None
-        if attempt >= self._attempts:
-            return None
+    def _judged(self, error: Exception) -> Verdict:
+        """Read the error of an attempt, once: count a 429, and stop the job when the others would end likewise."""
+        verdict = judge(error)
+        if verdict.refusal:
+            self.progress.refusals[verdict.refusal] = self.progress.refusals.get(verdict.refusal, 0) + 1
+        if verdict.stops:
+            self.stop(verdict.words, verdict.stops)
+        return verdict
+
+    async def _pause(self, after_us: int | None, attempt: int) -> None:
+        """Let the time pass that the server asked for, or a growing one of ours; jitter is only ever added."""
         if after_us is None:
             after_us = min(FIRST_BACKOFF_US << max(0, attempt - 1), LONGEST_BACKOFF_US)
-        return after_us + self._random.randrange(after_us // 4 + 1)  # jitter is only ever added
+        after_us += self._random.randrange(after_us // 4 + 1)
+        await asyncio.sleep(self.limiter.clock.seconds(after_us))
 
     def _count(self, admitted: Reservation) -> None:
         """Add an admitted request to the work whose theoretical minimum the report states."""
@@ -399,23 +394,8 @@ def _failure(line: Line, error: Exception) -> dict[str, Any]:
         line.custom_id,
         status=response.status_code,
         request_id=response.headers.get("x-request-id"),
-        body=_error_body(error),
+        body=error_body(error),
     )
-
-
-def _error_body(error: Exception) -> Any:
-    """The body of a refused request as the server sent it (openai unwraps `error`; this wraps it again)."""
-    body = getattr(error, "body", None)
-    return body if isinstance(body, Mapping) and "error" in body else {"error": body}
-
-
-def _is_refusal(error: Exception) -> bool:
-    """A temporary 429: nothing was done and nothing billed."""
-    return getattr(error, "status_code", None) == 429 and read_refusal(_error_body(error)).kind == "rate"
-
-
-def _is_connection_error(error: Exception) -> bool:
-    return any(base.__name__ in ("APIConnectionError", "TransportError") for base in type(error).__mro__)
 
 
 def _snake(error: Exception) -> str:
@@ -429,17 +409,36 @@ def run_name(path: str | os.PathLike[str]) -> str:
     return f"run:{os.path.basename(whole).encode('utf-8', 'replace').decode()}:{digest}"
 
 
-def left_behind(ledger: Ledger, run: str, *, resume: bool) -> tuple[int, dict[str, str]]:
-    """Take over the pending entries of a run that was killed; whoever calls this holds the output of that name.
+class Begun(NamedTuple):
+    """A job as the ledger knows it before anything is sent.
 
-    → how many were closed as expired: sent, and nobody knows what became of them; and, when resuming, custom_id →
-      response id of the background responses that can still be asked after, which stay pending
+    run      the name of its entries
+    closed   entries of a killed run that were closed: sent, and nobody knows what became of them
+    started  custom_id → response id of background responses that can still be asked after; they stay pending
     """
+
+    run: str
+    closed: int
+    started: Mapping[str, str]
+
+
+def begin(ledger: Ledger, path: str | os.PathLike[str], *, resume: bool) -> Begun:
+    """Find the job's name in the ledger, and close what its last run left open; the caller holds the output.
+
+    Resuming goes on with the latest job of that output. Otherwise it is a new one, with a name, a budget and a sum of
+    its own, even if the ledger has entries of an output that stood here before.
+    """
+    base = run_name(path)
+    names = itertools.chain([base], (f"{base}:{number}" for number in itertools.count(2)))
+    used = list(itertools.takewhile(lambda name: next(ledger.entries(run=name), None) is not None, names))
+    latest = used[-1] if used else base
     closed, started = 0, {}
-    for entry in list(ledger.entries(state="pending", run=run)):
+    for entry in list(ledger.entries(state="pending", run=latest)):
         if resume and entry.response_id and entry.custom_id:
             started[entry.custom_id] = entry.response_id
         else:
             ledger.expire(entry.id, "the run that sent this call ended before its answer; counted at its estimate")
             closed += 1
-    return closed, started
+    if not resume and used:
+        return Begun(f"{base}:{len(used) + 1}", closed, started)
+    return Begun(latest, closed, started)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CORE = {"limit", "gcra", "headers", "reply", "tiers"}
+CORE = {"limit", "gcra", "cells", "headers", "reply", "tiers"}
 """Pure: they decide, and neither wait, nor read a clock, nor do I/O (tables are read through pricing)."""
 FORBIDDEN_IN_CORE = {
     "asyncio",
@@ -27,13 +27,14 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "line", "headers", "_json"},
-    {"tiers", "context", "reply"},
-    {"demand", "stores", "gate"},
-    {"_admit", "_admit_async", "limiter", "accounting", "preflight", "job", "results", "progress"},
+    {"errors", "limit", "clock", "gcra", "cells", "headers", "_json"},
+    {"tiers", "context", "reply", "stores", "verdict", "events"},
+    {"demand", "ticket", "line", "gate"},
+    {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
+    {"accounting", "preflight", "job", "results", "progress"},
     {"exchange"},
     {"transports"},
-    {"runner", "emulator", "testing"},
+    {"runner", "checks", "emulator", "testing"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""

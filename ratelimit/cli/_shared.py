@@ -6,14 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..errors import ConfigError
-from ..job import open_job
 from ..limit import Limits
+from ..tiers import load_tiers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +34,34 @@ class Day(click.ParamType[date]):
             return date.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is not a date such as 2026-11-24", param, ctx)
+
+
+class Readable(click.ParamType[Any]):
+    """An option that is read by a function of ours: what that refuses is wrong usage, exit code 2."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._read(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+def known_tier(text: str) -> str:
+    """Check the name of a tier. Raises ConfigError for one that no scheme has."""
+    load_tiers().scheme_of(text)
+    return text
+
+
+TIER = Readable("tier", known_tier)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number and its noun: "1 call", "2 calls"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def limit_options(command: Command) -> Command:
@@ -59,14 +86,3 @@ def api_key(base_url: str | None) -> str:
     if base_url:
         return "unused"
     raise ConfigError("OPENAI_API_KEY is not set; set it, or send the job to another server with --base-url")
-
-
-def counted_lines(path: str) -> int | None:
-    """Count the non-blank lines of a job file, for progress; None for what can be read only once, such as a pipe."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open_job(Path(path)) as file:
-            return sum(1 for line in file if line.strip())
-    except (OSError, EOFError):
-        return None  # reading it properly will say what is wrong

@@ -20,7 +20,7 @@ from pricing.ledger import Ledger
 from pricing.money import Usd
 
 from ..clock import US_PER_S, ScaledClock
-from ..errors import RatecardWarning
+from ..errors import ConfigError, RatecardWarning
 from ..job import Line, read_job
 from ..limiter import Limiter
 from ..results import Results
@@ -59,9 +59,14 @@ def command(requests: int, speed: float, seed: int, keep: str | None, as_json: b
     warnings.simplefilter("ignore", RatecardWarning)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(keep) if keep else Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
         job = folder / "job.jsonl"
-        write_job(job, requests, seed)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_job(job, requests, seed)
+            for old in ("results.jsonl", "costs.db", "costs.db-wal", "costs.db-shm"):
+                (folder / old).unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--keep {folder}: cannot be written: {error.strerror}") from error
         report = asyncio.run(_demo(job, folder, speed, seed, as_json))
     if as_json:
         print_json(report)
@@ -113,9 +118,7 @@ async def _demo(job: Path, folder: Path, speed: float, seed: int, quiet: bool) -
     say("3. The same job through ratecard")
     with Emulator(tier=TIER, models=[MODEL], seed=seed, speed=speed, at=DAY) as server:
         output = folder / "results.jsonl"
-        output.unlink(missing_ok=True)
         ledger_path = folder / "costs.db"
-        ledger_path.unlink(missing_ok=True)
         # The same 100 ms of this machine's time that a limiter keeps for jitter at normal speed.
         store = MemoryStore(clock, initial_slack_us=round(INITIAL_SLACK_US * speed))
         results = Results(output)

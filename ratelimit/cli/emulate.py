@@ -6,18 +6,34 @@ from typing import Any
 
 import click
 
-from ._shared import Day, limit_options, own_limits
+from ..tiers import POLICIES
+from ._shared import TIER, Day, Readable, limit_options, own_limits
+
+
+def read_faults(text: str) -> Any:
+    """Read --faults. Raises ConfigError for a rule that makes no sense."""
+    from ..emulator import parse_faults
+
+    return parse_faults(text)
 
 
 @click.command("emulate")
-@click.option("--tier", help='Usage tier to enforce, such as "tier_1" or "grow".')
+@click.option("--tier", type=TIER, help='Usage tier to enforce, such as "tier_1" or "grow".')
 @click.option("--model", "models", multiple=True, help="Serve only these models (default: every model of the tier).")
 @limit_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")
 @click.option("--latency", type=click.FloatRange(0), help="Fixed seconds per reply instead of the latency model.")
-@click.option("--policy", default="observed", show_default=True, help="What is charged at admission.")
-@click.option("--faults", help='Inject faults, such as "500:every=10; 429:rate=0.1,model=o3-pro".')
+@click.option("--output-tokens", type=click.IntRange(1), help="Visible tokens of every reply instead of drawn ones.")
+@click.option(
+    "--policy", type=click.Choice(POLICIES), default="observed", show_default=True, help="What is charged at admission."
+)
+@click.option(
+    "--faults",
+    type=Readable("rules", read_faults),
+    help='Inject faults, such as "500:every=10; 429:rate=0.1,model=o3-pro".',
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same replies.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
 def command(**options: Any) -> None:

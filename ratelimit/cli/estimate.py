@@ -14,7 +14,7 @@ from pricing.money import Usd
 
 from ..errors import ConfigError
 from ..job import BadLine, read_job
-from ._shared import Day, print_json
+from ._shared import Day, counted, print_json
 
 
 @click.command("estimate")
@@ -27,7 +27,7 @@ from ._shared import Day, print_json
 def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: Any, as_json: bool) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
     rows: list[dict[str, Any]] = []
-    total = dict.fromkeys(("mean", "p50", "p95", "worst"), Usd.ZERO)
+    total = dict.fromkeys(("mean", "worst"), Usd.ZERO)  # percentiles do not add up
     counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
     bases: Counter[str] = Counter()
     reasons: dict[str, None] = {}
@@ -52,13 +52,16 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
             reasons.setdefault(guess.cost.reason)
             row["unpriced"] = guess.cost.reason
         else:
+            for key, amount in guess.cost._asdict().items():
+                row[key] = str(amount)
             for key in total:
                 total[key] += getattr(guess.cost, key)
-                row[key] = str(getattr(guess.cost, key))
         if lines:
             rows.append(row)
+    known = counts["unpriced"] < counts["lines"] or not counts["lines"]
     if as_json:
-        document: dict[str, Any] = {**counts, "cost": {key: str(usd) for key, usd in total.items()}, "bad_lines": bad}
+        cost = {key: str(usd) for key, usd in total.items()} if known else None  # never $0 for what has no price
+        document: dict[str, Any] = {**counts, "cost": cost, "bad_lines": bad}
         document["output_basis"] = dict(bases.most_common())
         print_json({**document, "rows": rows} if lines else document)
     else:
@@ -68,14 +71,14 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
         click.echo(f"lines     {counts['lines']:,}")
         click.echo(
             f"input     {counts['input_tokens']:,} tokens"
-            + (f" ({counts['inexact']:,} lines estimated)" if counts["inexact"] else "")
+            + (f" ({counted(counts['inexact'], 'line')} estimated)" if counts["inexact"] else "")
         )
-        if counts["unpriced"] < counts["lines"] or not counts["lines"]:
+        if known:
             click.echo(f"cost      {total['mean'].format()} expected, {total['worst'].format()} at worst")
         for basis, number in bases.most_common():
-            click.echo(f"output    {number:,} lines: {basis}")
+            click.echo(f"output    {counted(number, 'line')}: {basis}")
         if counts["unpriced"]:
-            click.echo(f"unpriced  {counts['unpriced']:,} lines: {' · '.join(reasons)}")
+            click.echo(f"unpriced  {counted(counts['unpriced'], 'line')}: {' · '.join(reasons)}")
         for one in bad:
             click.echo(f"line {one['line']}: {one['reason']}", err=True)
     if bad or counts["unpriced"]:

@@ -14,19 +14,17 @@ from pricing.prices import load_prices
 
 from ..errors import ConfigError, NotOffered
 from ..tiers import TierTable, load_tiers
-from ._shared import Day, print_json
+from ._shared import TIER, Day, print_json
 
 
 @click.command("models")
 @click.argument("model", required=False)
-@click.option("--tier", "only_tier", help="Show the limits of this tier only.")
+@click.option("--tier", "only_tier", type=TIER, help="Show the limits of this tier only.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model: str | None, only_tier: str | None, at: date | None, as_json: bool) -> None:
     """Show a model's card, limits by tier and prices, with dates and sources; without MODEL, list the models."""
     today = at or datetime.now(UTC).date()
-    if only_tier is not None:
-        load_tiers().scheme_of(only_tier)  # an unknown tier is an error even where no model has limits in it
     if model is None:
         documents = [describe(card, None, today) for card in load_cards()]
         for document in documents if only_tier else ():

@@ -22,29 +22,40 @@ from pricing.budget import Budget
 from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
 
+from ..checks import check_files, check_limits, read_base_url, read_job_budget
 from ..clock import US_PER_S, Clock
 from ..errors import ConfigError
-from ..job import read_job
+from ..job import read_job, survey
 from ..limiter import Limiter
 from ..progress import Progress, Report
 from ..results import Results
-from ..runner import Runner, left_behind, run_name
+from ..runner import Runner, begin
 from ..tiers import POLICIES
-from ._shared import Day, api_key, counted_lines, limit_options, own_limits, print_json
+from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, print_json
 
 
 @click.command("run")
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where results go (JSONL).")
-@click.option("--tier", help='Usage tier of the account, such as "tier_1" or "grow".')
+@click.option("--tier", type=TIER, help='Usage tier of the account, such as "tier_1" or "grow".')
 @limit_options
-@click.option("--budget", help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.')
+@click.option(
+    "--budget",
+    type=Readable("usd", read_job_budget),
+    help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.',
+)
 @click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
-@click.option("--base-url", help="Send to another server, such as `ratecard emulate`.")
+@click.option(
+    "--base-url", type=Readable("url", read_base_url), help="Send to another server, such as `ratecard emulate`."
+)
 @click.option("--resume", is_flag=True, help="Go on with an existing output file; what is done is not paid twice.")
 @click.option("--strict", is_flag=True, help="Stop at the first line that cannot be read.")
 @click.option(
-    "--policy", default="observed", show_default=True, help=f"What is charged at admission: {', '.join(POLICIES)}."
+    "--policy",
+    type=click.Choice(POLICIES),
+    default="observed",
+    show_default=True,
+    help="What is charged at admission.",
 )
 @click.option(
     "--preflight",
@@ -71,7 +82,12 @@ def command(**options: Any) -> None:
     limits = own_limits(options["rpm"], options["tpm"], options["rpd"])
     if options["tier"] is None and limits is None:
         raise click.UsageError("say which limits to obey: --tier tier_1, or --rpm/--tpm")
-    output = options["output"]
+    file, output = options["file"], options["output"]
+    ledger_path = options["ledger_path"] or f"{output}.costs.db"
+    try:
+        check_files(file, output, ledger_path)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     limiter = Limiter(
         options["tier"],
         limits=limits,
@@ -81,28 +97,31 @@ def command(**options: Any) -> None:
         at=options["at"],
     )
     # What is wrong with the settings is said before a file is made.
-    name = run_name(output)
-    budget = None if options["budget"] is None else Budget.parse(options["budget"], run=name)
-    if not os.path.exists(options["file"]):
-        raise ConfigError(f"{options['file']}: cannot be read: No such file or directory")
+    api_key(options["base_url"])
+    if not os.path.exists(file):
+        raise ConfigError(f"{file}: cannot be read: No such file or directory")
+    found = survey(file)
+    if found is not None:
+        check_limits(limiter, found.models, file)
     results = Results(output, resume=options["resume"])
     try:
-        with Ledger(options["ledger_path"] or f"{output}.costs.db") as ledger:
-            forgotten, started = left_behind(ledger, name, resume=options["resume"])
+        with Ledger(ledger_path) as ledger:
+            begun = begin(ledger, output, resume=options["resume"])
             report = asyncio.run(
                 run_job(
-                    options["file"],
+                    file,
                     results,
                     limiter=limiter,
                     ledger=ledger,
-                    run=name,
+                    run=begun.run,
                     base_url=options["base_url"],
-                    budget=budget,
+                    budget=options["budget"],
                     concurrency=options["concurrency"],
                     attempts=options["attempts"],
                     strict=options["strict"],
                     at=options["at"],
-                    started=started,
+                    started=begun.started,
+                    total=None if found is None else found.lines,
                 )
             )
     finally:
@@ -110,16 +129,14 @@ def command(**options: Any) -> None:
     if options["as_json"]:
         print_json(report.as_dict())
     else:
-        if forgotten:
-            click.echo(
-                f"{forgotten} calls of an earlier run were never answered; they count at their estimates", err=True
-            )
-        print_summary(report, output, options["ledger_path"] or f"{output}.costs.db")
-    p = report.progress
-    if p.stopped.startswith("budget"):
-        sys.exit(3)
-    if p.failed or p.bad or p.stopped:
-        sys.exit(1)
+        if begun.closed:
+            words = "was never answered; it counts at its estimate"
+            if begun.closed > 1:
+                words = "were never answered; they count at their estimates"
+            click.echo(f"{counted(begun.closed, 'call')} of an earlier run {words}", err=True)
+        print_summary(report, output, ledger_path)
+    if report.exit_code:
+        sys.exit(report.exit_code)
 
 
 async def run_job(
@@ -136,9 +153,14 @@ async def run_job(
     strict: bool = False,
     at: date | None = None,
     started: Mapping[str, str] | None = None,
+    total: int | None = None,
     quiet: bool = False,
 ) -> Report:
-    """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air."""
+    """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air.
+
+    budget  for the entries of this run, whatever it was made for
+    total   lines of the job, where that is known
+    """
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     from ..transports.packed import packed
@@ -157,7 +179,8 @@ async def run_job(
             timeout=library.Timeout(600, connect=30, pool=None),  # a place in our own pool is not the server's fault
         ),
     ) as plain:
-        client = wrap(plain, limiter=limiter, ledger=ledger, budget=budget, at=at)
+        cap = None if budget is None else budget._replace(run=run)
+        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, at=at)
         runner = Runner(
             client,
             limiter,
@@ -169,7 +192,7 @@ async def run_job(
             strict=strict,
             started=started,
         )
-        runner.progress.total = counted_lines(file)
+        runner.progress.total = total
         with _stop_on_interrupt(runner), _shown(runner.progress, limiter, quiet):
             return await runner.run(read_job(file))
 
@@ -180,7 +203,7 @@ def _stop_on_interrupt(runner: Runner) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
-        runner.stop("interrupted")
+        runner.stop("interrupted", "interrupted")
         loop.remove_signal_handler(signal.SIGINT)
         click.echo("\nstopping: what is in the air is finished (Ctrl-C again to abandon it)", err=True)
 
@@ -232,9 +255,11 @@ def progress_line(progress: Progress, limiter: Limiter, clock: Clock) -> str:
     if work and p.done >= 5:
         money += f" (→ {Usd(p.spent.pico * work // p.done).format()})"
     parts.append(money)
-    per_minute = p.tokens_admitted * 60 * US_PER_S // done_us
-    limit = next((one for gate in limiter.gates() for one in gate.lane.limits if one.name == "tpm"), None)
-    parts.append(f"{per_minute:,}" + (f" of {limit.capacity:,}" if limit else "") + " tokens/min")
+    tokens, lanes = p.last_minute(clock.now_us())
+    in_use = [gate.lane for gate in limiter.gates() if gate.lane.name in lanes or not lanes]
+    limits = [limit.capacity for lane in in_use for limit in lane.limits if limit.name == "tpm"]
+    known = limits and len(limits) == len(in_use)
+    parts.append(f"{tokens:,}" + (f" of {sum(limits):,}" if known else "") + " tokens/min")
     if p.refused:
         parts.append(f"{p.refused:,} × 429")
     ended = p.done + p.failed
@@ -247,36 +272,55 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
     """Print how a job ended, for people."""
     p, totals = report.progress, report.totals
     counts = [f"{p.done:,} done"]
-    for number, words in (
-        (p.failed, "failed"),
-        (p.bad, "bad lines"),
-        (p.skipped, "done before"),
-        (p.not_sent, "not sent"),
-    ):
-        if number:
-            counts.append(f"{number:,} {words}")
+    if p.failed:
+        counts.append(f"{p.failed:,} failed")
+    if p.bad:
+        counts.append(counted(p.bad, "bad line"))
+    if p.skipped:
+        counts.append(f"{p.skipped:,} done before")
+    if p.not_sent:
+        counts.append(f"{p.not_sent:,} not sent")
     click.echo(", ".join(counts) + (f"  →  {output}" if output else ""))
     for bad in report.bad_lines[:10]:
         click.echo(f"  line {bad.number}: {bad.reason}", err=True)
     if len(report.bad_lines) > 10:
-        click.echo(f"  … and {len(report.bad_lines) - 10:,} more bad lines (--json lists them all)", err=True)
-    for code, failure in list(p.failures.items())[:10]:
-        click.echo(f"  {failure.count:,} × {code}: {failure.message[:300]}".rstrip(": "), err=True)
-    wall, last, least = (us / US_PER_S for us in (p.finished_us - p.started_us, report.admission_us, report.minimum_us))
-    click.echo(
-        f"time      {wall:.1f} s; last admission after {last:.1f} s; the limits allow {least:.1f} s at best", nl=False
-    )
-    click.echo(f" ({last / least:.3f} ×), set by {report.binding_limit}" if least > 0 else "")
+        more = counted(len(report.bad_lines) - 10, "more bad line")
+        click.echo(f"  … and {more} (--json lists them all)", err=True)
+    groups = p.failure_groups()
+    for number, code, message in groups[:10]:
+        click.echo(f"  {number:,} × {code}: {' '.join(message.split())[:300]}".rstrip(": "), err=True)
+    untold = p.failed - sum(number for number, _, _ in groups[:10])
+    if untold:
+        click.echo(f"  … and {untold:,} more, each with its words in the output", err=True)
+    click.echo(f"time      {_times(report)}")
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in p.refusals.items())
-    click.echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {p.attempts:,} requests")
+    click.echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {counted(p.attempts, 'request')}")
     click.echo(f"cost      {spent(totals)}" + _caveats(totals))
+    if totals != report.this_run:
+        click.echo(f"          {spent(report.this_run)} of it for the requests of this run")
     if len(report.by_model) > 1:
-        for model, of_model in sorted(report.by_model.items()):
-            click.echo(f"          {spent(of_model):>12}  {model} ({of_model.posted_count:,} calls)")
+        for model, part in sorted(report.by_model.items()):
+            click.echo(f"          {spent(part):>12}  {model} ({counted(part.posted_count, 'call')})")
     if ledger:
         click.echo(f"ledger    {ledger}")
     if p.stopped:
         click.echo(f"stopped   {p.stopped}")
+        if output:
+            how = "a larger --budget" if p.stopped_by == "budget" else "the same command"
+            click.echo(f"go on     with {how} and --resume; nothing that is done is sent again")
+
+
+def _times(report: Report) -> str:
+    p = report.progress
+    wall, last, least = (us / US_PER_S for us in (p.finished_us - p.started_us, report.admission_us, report.minimum_us))
+    words = f"{wall:.1f} s"
+    if p.attempts:
+        words += f"; last admission after {last:.1f} s; "
+        if least >= 0.05:  # what would print as 0.0 s
+            words += f"the limits allow {least:.1f} s at best ({last / least:.3f} ×), set by {report.binding_limit}"
+        else:
+            words += "the limits allow all of it at once"
+    return words
 
 
 def spent(totals: Totals) -> str:
@@ -285,14 +329,18 @@ def spent(totals: Totals) -> str:
     return "no price" if unknown else totals.posted.format()
 
 
-def _caveats(totals: Any) -> str:
+def _caveats(totals: Totals) -> str:
     notes = []
     if totals.expired_count:
-        notes.append(f"{totals.expired_estimate.format()} more estimated for {totals.expired_count:,} unanswered calls")
+        notes.append(
+            f"{totals.expired_estimate.format()} more estimated for {counted(totals.expired_count, 'unanswered call')}"
+        )
     if totals.pending_count:
-        notes.append(f"{totals.pending_count:,} calls pending, about {totals.pending_estimate.format()}")
+        notes.append(f"{counted(totals.pending_count, 'call')} pending, about {totals.pending_estimate.format()}")
     if totals.unpriced_count:
-        notes.append(f"{totals.unpriced_count:,} calls have no price")
+        notes.append(
+            f"{counted(totals.unpriced_count, 'call')} {'has' if totals.unpriced_count == 1 else 'have'} no price"
+        )
     return f" ({'; '.join(notes)})" if notes else ""
 
 

@@ -311,6 +311,8 @@ class Engine:
             return errors.slow_down()
         if kind == "insufficient_quota":
             return errors.insufficient_quota()
+        if kind in ("401", "403"):
+            return errors.bad_key() if kind == "401" else errors.no_access()
         from .buckets import Refusal
 
         pool = plan.model.pool

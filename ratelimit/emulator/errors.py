@@ -102,6 +102,25 @@ def insufficient_quota() -> ErrorReply:
     )
 
 
+def bad_key() -> ErrorReply:
+    """401: nobody has this key."""
+    return error(
+        401,
+        "Incorrect API key provided: any. You can find your API key at https://platform.openai.com/account/api-keys.",
+        code="invalid_api_key",
+    )
+
+
+def no_access() -> ErrorReply:
+    """403: the key is good, and may not do this."""
+    return error(
+        403,
+        "Country, region, or territory not supported",
+        kind="request_forbidden",
+        code="unsupported_country_region_territory",
+    )
+
+
 def server_error() -> ErrorReply:
     """500: the server failed."""
     return error(

@@ -17,7 +17,7 @@ from typing import Any
 
 from ratelimit.errors import ConfigError
 
-BEFORE = frozenset({"429", "slow_down", "insufficient_quota"})
+BEFORE = frozenset({"401", "403", "429", "slow_down", "insufficient_quota"})
 """Refusals: nothing is charged to any limit."""
 
 AFTER = frozenset({"500", "503", "drop_connection"})

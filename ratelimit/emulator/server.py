@@ -125,12 +125,14 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """What to give a client as `base_url`."""
+        """What to give a client as `base_url`. Raises ConfigError as `root` does."""
         return f"{self.root}/v1"
 
     @property
     def root(self) -> str:
-        """The server's own root, where /_emulator is."""
+        """The server's own root, where /_emulator is. Raises ConfigError while nobody knows the port."""
+        if not self._port:
+            raise ConfigError("the emulator takes a free port when it starts: start() it, or use `with Emulator(…)`")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 

@@ -1,79 +1,105 @@
 """The contract of a store: it swaps state, and decides nothing the core has not decided.
 
-A lane is the set of limits one model's requests pass together; the store keeps a bucket per key. `reserve` is one
+A lane is the set of limits one model's requests pass together; the store keeps a cell per key. `reserve` is one
 atomic step over all of them, and its answer carries durations, never instants, so that a store may have a clock of
 its own.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ..limit import Limit
 
+KINDS = ("requests", "tokens", "images", "concurrent")
+"""Units in the order of a Demand; every request takes one of what is concurrent."""
 
-class Lane(NamedTuple):
+
+class Lane:
     """The limits that requests to one model (or one shared pool) pass together.
 
     name    str    what people call it: the model or the pool
     limits  (n,)   the limits, in a fixed order
-    keys    (n,)   the bucket of each limit in the store; lanes that share a key share the bucket
+    keys    (n,)   the cell of each limit in the store; lanes that share a key share the cell
+    plan    (n,)   (place of the unit in KINDS, period_us, capacity, burst_us) of each limit, ready for arithmetic
+    opened         what the one store that keeps this lane remembers about it
     """
 
-    name: str
-    limits: tuple[Limit, ...]
-    keys: tuple[str, ...]
+    __slots__ = ("keys", "limits", "name", "opened", "plan")
+
+    def __init__(self, name: str, limits: tuple[Limit, ...], keys: tuple[str, ...]) -> None:
+        self.name = name
+        self.limits = limits
+        self.keys = keys
+        self.plan = tuple((KINDS.index(one.unit), one.period_us, one.capacity, one.burst_us) for one in limits)
+        self.opened: Any = None
+
+
+class Claim(NamedTuple):
+    """What somebody who asked earlier is waiting for: nobody may be admitted if that would delay it.
+
+    lane        where it waits
+    charges_us  (n,) µs  what it is going to be charged
+    spare_ppm   ppm      the share of every burst it leaves free
+    """
+
+    lane: Lane
+    charges_us: tuple[int, ...]
+    spare_ppm: int = 0
 
 
 class Booking:
-    """A place in time that `reserve` has taken; it ends exactly once, settled or released.
+    """An admission that `reserve` has charged; it ends exactly once, settled or released.
 
-    charges_us   (n,) µs   bucket time charged per limit of the lane
-    backlogs_us  (n,) µs   backlog each bucket had before this charge (how busy the lane was)
-    delay_us          µs   how long from now until the act instant; 0 = go now
-    slack_us          µs   the least part of a burst kept for delay jitter when it was made
+    charges_us  (n,) µs  bucket time charged per limit of the lane
+    place       (n,)     per limit: its cell, the number of the charge there, and the backlog (µs) the charge found
+    holds                it holds slots, until the store is told that the request has ended
     """
 
-    __slots__ = ("backlogs_us", "charges_us", "delay_us", "lane", "numbers", "open", "slack_us")
+    __slots__ = ("charges_us", "holds", "lane", "open", "place")
 
     def __init__(
-        self,
-        lane: Lane,
-        charges_us: tuple[int, ...],
-        numbers: tuple[int, ...],
-        backlogs_us: tuple[int, ...],
-        delay_us: int,
-        slack_us: int = 0,
+        self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Any, int, int]], holds: bool
     ) -> None:
         self.lane = lane
         self.charges_us = charges_us
-        self.numbers = numbers
-        self.backlogs_us = backlogs_us
-        self.delay_us = delay_us
-        self.slack_us = slack_us
+        self.place = place
+        self.holds = holds
         self.open = True
 
 
 class Store(Protocol):
     """Swap the state of many limits in one atomic step. Every method may be called from any thread."""
 
-    def reserve(self, lane: Lane, charges_us: tuple[int, ...], horizon_us: int = 0) -> Booking | int:
-        """Book the earliest conforming instant if it is at most `horizon_us` away.
+    def open(self, lane: Lane) -> None:
+        """Make the cells of a lane known; a lane whose limits differ from those in force changes them."""
 
-        → a Booking, or the exact time (µs) until a reservation could succeed; a refusal changes nothing
+    def reserve(
+        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
+    ) -> Booking | int:
+        """Charge every limit of the lane now, if all of them conform.
+
+        spare_ppm  ppm  the share of every burst that must stay free afterwards
+        ahead           claims that this must not delay, in the order of asking
+
+        → a Booking, or the time (µs, exact without `ahead`) until it could succeed; a refusal changes nothing
         """
 
-    def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
+    def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
     def release(self, booking: Booking) -> None:
         """End a booking that was never used: everything still outstanding goes back."""
 
+    def finish(self, booking: Booking) -> None:
+        """Note that the request has ended: its slots are free. A second time is a no-op."""
+
     def observe(self, key: str, backlog_us: int) -> None:
         """Learn that the server's bucket holds at least this backlog now. Observations only tighten."""
 
     def widen(self, key: str, slack_us: int) -> None:
-        """Keep at least this much of the burst unused: the delay jitter between us and the server (see `Margin`)."""
+        """Keep at least this much of the burst unused: the delay jitter between us and the server."""
 
     def backlog_us(self, key: str) -> int:
         """Read how much bucket time is spent at this moment (µs)."""

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
+from collections.abc import Sequence
 
+from ..cells import Cell, Slots, Window
 from ..clock import Clock, MonotonicClock
 from ..gcra import Bucket
-from .base import Booking, Lane
+from ..limit import Limit
+from .base import Booking, Claim, Lane
 
 INITIAL_SLACK_US = 100_000
 """Burst left unused before anything is known of the network: a first connection is slower than a warm one."""
 MAX_SLACK_SHARE = 20
 """At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
-
-
 MAX_SLACK_US = 2_000_000
 """At most so much is ever learned at once, however late a request was."""
-
-
-class _Cell(Bucket):
-    """A bucket and the part of its burst that is kept for delay jitter."""
-
-    __slots__ = ("slack_us", "slack_wanted_us")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slack_us = -1  # fixed at first use, when the burst is known
-        self.slack_wanted_us = INITIAL_SLACK_US
 
 
 class MemoryStore:
@@ -36,40 +28,52 @@ class MemoryStore:
         self.clock: Clock = clock or MonotonicClock()
         self._initial_slack_us = initial_slack_us
         self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
-        self._cells: dict[str, _Cell] = {}
-        self._lanes: dict[tuple[str, ...], tuple[tuple[_Cell, int], ...]] = {}
+        self._cells: dict[str, Cell] = {}
+        self._bursts_us: dict[str, int] = {}
+        self._lanes: dict[str, list[Lane]] = {}  # who has a cell open under a key
         self._latest_us = 0
+        _STORES.add(self)
 
-    def reserve(self, lane: Lane, charges_us: tuple[int, ...], horizon_us: int = 0) -> Booking | int:
+    def open(self, lane: Lane) -> None:
         with self._lock:
-            cells = self._lanes.get(lane.keys) or self._open(lane)
-            now_us = self._now_us()
-            act_us = now_us
-            for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True):
-                if charge_us:
-                    at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
-                    if at_us > act_us:
-                        act_us = at_us
-            if act_us - now_us > horizon_us:
-                return act_us - now_us
-            numbers = []
-            backlogs_us = []
-            slack_us = MAX_SLACK_US
-            for (cell, _), charge_us in zip(cells, charges_us, strict=True):
-                backlogs_us.append(cell.tat_us - act_us)
-                numbers.append(cell.charge(act_us, charge_us) if charge_us else 0)
-                if cell.slack_us < slack_us:
-                    slack_us = cell.slack_us
-            return Booking(lane, charges_us, tuple(numbers), tuple(backlogs_us), act_us - now_us, slack_us)
+            self._open(lane)
 
-    def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
+    def reserve(
+        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
+    ) -> Booking | int:
+        with self._lock:
+            cells, plain, holds = lane.opened or self._open(lane)
+            now_us = self.clock.now_us()
+            # A clock that steps back must never look like a bucket that has refilled less, nor like one refilled twice.
+            if now_us > self._latest_us:
+                self._latest_us = now_us
+            else:
+                now_us = self._latest_us
+            act_us = now_us
+            if plain and not spare_ppm and not ahead:
+                for (cell, burst_us), charge_us in zip(cells, charges_us):  # noqa: B905  # of one lane: of one length
+                    at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
+                    if at_us > act_us and charge_us:
+                        act_us = at_us
+            else:
+                act_us = _earliest_us(cells, charges_us, spare_ppm, now_us)
+                if ahead:
+                    act_us = self._behind(lane, charges_us, spare_ppm, ahead, act_us, now_us)
+            if act_us > now_us:
+                return act_us - now_us
+            place = []
+            for (cell, _), charge_us in zip(cells, charges_us):  # noqa: B905  # as above
+                tat_us = cell.tat_us
+                place.append((cell, cell.charge(now_us, charge_us) if charge_us else 0, tat_us - now_us))
+            return Booking(lane, charges_us, place, holds)
+
+    def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
             if not booking.open:
                 return
             booking.open = False
-            cells = self._lanes[booking.lane.keys]
-            for (cell, _), booked_us, true_us, number in zip(
-                cells, booking.charges_us, charges_us, booking.numbers, strict=True
+            for (cell, number, _), booked_us, true_us in zip(
+                booking.place, booking.charges_us, charges_us, strict=True
             ):
                 if true_us < booked_us:
                     cell.refund(number, booked_us - true_us)
@@ -78,45 +82,144 @@ class MemoryStore:
 
     def release(self, booking: Booking) -> None:
         self.settle(booking, (0,) * len(booking.charges_us))
+        self.finish(booking)
+
+    def finish(self, booking: Booking) -> None:
+        with self._lock:
+            if booking.holds:
+                booking.holds = False
+                for (cell, _, _), charge_us in zip(booking.place, booking.charges_us, strict=True):
+                    if isinstance(cell, Slots):
+                        cell.free(charge_us)
 
     def observe(self, key: str, backlog_us: int) -> None:
         with self._lock:
-            self._cell(key).raise_to(self._now_us() + backlog_us)
+            cell = self._cells.get(key)
+            if cell is not None:
+                now_us = self._now_us()
+                cell.raise_to(now_us + backlog_us, now_us)
 
     def widen(self, key: str, slack_us: int) -> None:
         with self._lock:
-            cell = self._cell(key)
-            cell.slack_wanted_us = max(cell.slack_wanted_us, slack_us)
-            for keys, cells in self._lanes.items():
-                if key in keys:
-                    burst_us = cells[keys.index(key)][1]
-                    cell.slack_us = min(cell.slack_wanted_us, burst_us // MAX_SLACK_SHARE)
+            cell = self._cells.get(key)
+            if cell is not None:
+                cell.slack_wanted_us = max(cell.slack_wanted_us, slack_us)
+                cell.slack_us = min(cell.slack_wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
 
     def backlog_us(self, key: str) -> int:
         with self._lock:
-            return max(0, self._cell(key).tat_us - self._now_us())
+            cell = self._cells.get(key)
+            return cell.spent_us(self._now_us()) if cell is not None else 0
 
     def slack_us(self, key: str) -> int:
         with self._lock:
-            return max(0, self._cell(key).slack_us)
+            cell = self._cells.get(key)
+            return cell.slack_us if cell is not None else 0
 
     def _now_us(self) -> int:
-        # A clock that steps back must never look like a bucket that has refilled less, nor like one refilled twice.
-        now_us = self.clock.now_us()
-        if now_us > self._latest_us:
-            self._latest_us = now_us
+        self._latest_us = max(self._latest_us, self.clock.now_us())
         return self._latest_us
 
-    def _cell(self, key: str) -> _Cell:
+    def _open(self, lane: Lane) -> tuple[tuple[tuple[Cell, int], ...], bool, bool]:
+        cells = tuple(
+            (self._cell(key, limit), limit.burst_us) for key, limit in zip(lane.keys, lane.limits, strict=True)
+        )
+        for key in lane.keys:
+            self._lanes.setdefault(key, []).append(lane)
+        plain = all(isinstance(cell, Bucket) for cell, _ in cells)
+        lane.opened = cells, plain, any(isinstance(cell, Slots) for cell, _ in cells)
+        return lane.opened  # type: ignore[no-any-return]  # a lane keeps what a store likes
+
+    def _cell(self, key: str, limit: Limit) -> Cell:
         cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = _Cell()
-            cell.slack_wanted_us = self._initial_slack_us
+        if cell is None or isinstance(cell, Window) != limit.window:
+            fresh: Cell
+            if limit.unit == "concurrent":
+                fresh = Slots()
+            elif limit.window:
+                fresh = Window(limit.burst_us)
+            else:
+                fresh = Bucket()
+            fresh.slack_wanted_us = self._initial_slack_us if cell is None else cell.slack_wanted_us
+            if cell is not None:
+                now_us = self._now_us()
+                fresh.raise_to(now_us + cell.spent_us(now_us), now_us)
+            cell = self._cells[key] = fresh
+            for lane in self._lanes.pop(key, ()):
+                lane.opened = None  # it looks again; what was booked in the old cell stays charged in the new one
+        if isinstance(cell, Window):
+            cell.window_us = limit.burst_us
+        self._bursts_us[key] = limit.burst_us
+        if not isinstance(cell, Slots):
+            cell.slack_us = min(cell.slack_wanted_us, limit.burst_us // MAX_SLACK_SHARE)
         return cell
 
-    def _open(self, lane: Lane) -> tuple[tuple[_Cell, int], ...]:
-        cells = tuple((self._cell(key), limit.burst_us) for key, limit in zip(lane.keys, lane.limits, strict=True))
-        for cell, burst_us in cells:
-            cell.slack_us = min(cell.slack_wanted_us, burst_us // MAX_SLACK_SHARE)
-        self._lanes[lane.keys] = cells
-        return cells
+    def _behind(
+        self,
+        lane: Lane,
+        charges_us: tuple[int, ...],
+        spare_ppm: int,
+        ahead: tuple[Claim, ...],
+        act_us: int,
+        now_us: int,
+    ) -> int:
+        """When a request may act that must not delay those who asked earlier: now, or after all of them."""
+        cells = lane.opened[0]
+        trial: dict[int, Cell] = {}
+        undelayed = [self._try(claim, trial, now_us) for claim in ahead]
+        after_us = _earliest_us(_twins(cells, trial), charges_us, spare_ppm, max(now_us, *undelayed))
+        if act_us > now_us:
+            return max(act_us, after_us)
+        trial = {}
+        for (cell, _), charge_us in zip(_twins(cells, trial), charges_us, strict=True):
+            cell.charge(now_us, charge_us)
+        delayed = [self._try(claim, trial, now_us) for claim in ahead]
+        return now_us if all(now <= then for now, then in zip(delayed, undelayed, strict=True)) else after_us
+
+    def _try(self, claim: Claim, trial: dict[int, Cell], now_us: int) -> int:
+        """Charge a claim to copies of its cells at its earliest instant, and say when that is."""
+        cells = _twins((claim.lane.opened or self._open(claim.lane))[0], trial)
+        act_us = _earliest_us(cells, claim.charges_us, claim.spare_ppm, now_us)
+        for (cell, _), charge_us in zip(cells, claim.charges_us, strict=True):
+            if charge_us:
+                cell.charge(act_us, charge_us)
+        return act_us
+
+
+def _earliest_us(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...], spare_ppm: int, now_us: int) -> int:
+    """The earliest instant at which every charge conforms.
+
+    A conforming instant of one window may be found only after another limit has pushed the first on: a window looks at
+    what is in it at that instant, and less is in it later, so one pass is enough.
+    """
+    act_us = now_us
+    for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True):
+        if charge_us:
+            room_us = burst_us
+            if spare_ppm:
+                # A request larger than what the spare leaves is admitted when nothing else is in the way.
+                room_us = max(charge_us + cell.slack_us, burst_us - burst_us * spare_ppm // 1_000_000)
+                room_us = min(room_us, burst_us)
+            act_us = max(act_us, cell.earliest_us(charge_us, room_us, now_us))
+    return act_us
+
+
+def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:
+    """Copies of cells to try charges on, the same copy for the same cell."""
+    for cell, _ in cells:
+        if id(cell) not in trial:
+            trial[id(cell)] = cell.copy()
+    return tuple((trial[id(cell)], burst_us) for cell, burst_us in cells)
+
+
+_STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread may have held a lock at the fork; in the child there is no other thread."""
+    for store in list(_STORES):
+        store._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

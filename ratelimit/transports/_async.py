@@ -45,6 +45,9 @@ def bind(lib: Any) -> Classes:
             finally:
                 self._visit.close(self._complete)
 
+        def __del__(self) -> None:
+            self._visit.close(self._complete)  # a response that was dropped unclosed
+
     class Middleware(lib.AsyncBaseTransport):  # type: ignore[misc]  # as above
         """Pacing and cost accounting around an inner transport; either part may be None."""
 
@@ -54,15 +57,17 @@ def bind(lib: Any) -> Classes:
             self.accountant = accountant
 
         async def handle_async_request(self, request: Any) -> Any:
-            call = read_call(request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request))
+            call = read_call(
+                request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request, lib.ByteStream)
+            )
             if call is None:
                 return await self.inner.handle_async_request(request)
             visit = Visit(call, self.limiter, self.accountant)
-            if self.limiter is None or call.polls:
+            wanted = visit.demand()
+            if self.limiter is None or wanted is None:
                 visit.sent(None)
             else:
-                gate, demand = visit.demand()
-                visit.sent(await self.limiter.aadmit(gate, demand, self.limiter.max_wait_us))
+                visit.sent(await self.limiter.aadmit(*wanted, self.limiter.max_wait_us))
             try:
                 response = await self.inner.handle_async_request(request)
             except BaseException as error:

@@ -19,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 
+from pricing.ledger import Ledger
 from ratelimit.cli import COMMANDS
 from ratelimit.emulator import Emulator
 
@@ -71,9 +72,6 @@ def one_error_line(ended: Any, code: int = 1) -> str:
     ("arguments", "words"),
     [
         (["models", "gpt-0"], ["no card for 'gpt-0'", "o3-pro", "o3-mini"]),
-        (["models", "o3-pro", "--tier", "tier_9"], ["unknown tier 'tier_9'", "tier_1", "grow"]),
-        (["models", "--tier", "tier_9"], ["unknown tier 'tier_9'"]),
-        ([*RUN, "--tier", "tier_9"], ["unknown tier 'tier_9'", "tier_1"]),
         ([*RUN, "--tier", "tier_1"], ["OPENAI_API_KEY is not set", "--base-url"]),
         ([*RUN, *HERE, "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "no such file"]),
         (["run", "none.jsonl", *RUN[2:], *HERE], ["none.jsonl", "no such file"]),
@@ -83,10 +81,10 @@ def one_error_line(ended: Any, code: int = 1) -> str:
         (["ledger", "report", "{job}"], ["job.jsonl", "not a database"]),
         (["tables", "check", "none/models.yaml"], ["none/models.yaml", "no such file"]),
         (["tables", "check", "{job}"], ["models.yaml, prices.yaml or tiers.yaml"]),
-        (["emulate", "--tier", "tier_9"], ["unknown tier 'tier_9'"]),
         (["emulate", "--tier", "tier_1", "--model", "gpt-0"], ["no limits", "gpt-0"]),
-        (["emulate", "--rpm", "5", "--faults", "418"], ["unknown fault '418'", "insufficient_quota"]),
         (["emulate", "--rpm", "5", "--speed", "nan"], ["speed"]),
+        (["emulate", "--rpm", "5", "--host", "no.such.host.invalid"], ["cannot listen on no.such.host.invalid"]),
+        (["demo", "--keep", "{job}/folder"], ["--keep", "job.jsonl/folder", "cannot be written"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in COMMANDS else "",
 )
@@ -113,6 +111,22 @@ def test_errors_are_one_line_that_says_what_to_do(
         (["emulate", "--rpm", "1", "--port", "70000"], "Invalid value for '--port'"),
         (["demo", "--requests", "0"], "Invalid value for '--requests'"),
         (["ledger", "nothing"], "No such command 'nothing'"),
+        (["models", "o3-pro", "--tier", "tier_9"], "unknown tier 'tier_9'; known: free, tier_1"),
+        (["models", "--tier", "tier_9"], "unknown tier 'tier_9'"),
+        (["run", "job.jsonl", "-o", "out.jsonl", "--tier", "tier_9"], "unknown tier 'tier_9'"),
+        (
+            ["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--policy", "guess"],
+            "'guess' is not one of 'observed'",
+        ),
+        (
+            ["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--budget", "5 USD/day"],
+            'for all of it: write "5 USD"',
+        ),
+        (["emulate", "--tier", "tier_9"], "unknown tier 'tier_9'"),
+        (["emulate", "--rpm", "5", "--policy", "guess"], "'guess' is not one of 'observed'"),
+        (["emulate", "--rpm", "5", "--faults", "418"], "unknown fault '418'"),
+        (["emulate", "--rpm", "5", "--output-tokens", "0"], "Invalid value for '--output-tokens'"),
+        (["ledger", "report", "none.db", "--by", "colour"], "model, day, state or tag:NAME, not 'colour'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -122,17 +136,6 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str, ratecard: 
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("Usage: ratecard")
     assert words in ended.err
-
-
-@pytest.mark.parametrize("command", [["run", "job.jsonl", "-o", "out.jsonl", *HERE], ["emulate", "--rpm", "5"]])
-def test_an_unknown_policy_is_told_with_the_known_ones(
-    command: list[str], ratecard: Callable[..., Any], job: Path
-) -> None:
-    """A policy that does not exist is refused before anything begins, and the three that exist are named."""
-    ended = ratecard(*command, "--policy", "guess")
-    assert ended.code in (1, 2)
-    assert ended.out == ""
-    assert [name for name in ("guess", "observed", "documented", "conservative") if name not in ended.err] == []
 
 
 def test_an_output_that_cannot_be_written_is_one_line(ratecard: Callable[..., Any], job: Path) -> None:
@@ -290,6 +293,7 @@ def test_estimate_equals_a_sum_by_hand(ratecard: Callable[..., Any], job: Path) 
     assert document["input_tokens"] == 106 + 56 + 7
     assert Decimal(document["cost"]["worst"]) == hand_cost() == Decimal("0.0871197")
     assert [row["input_tokens"] for row in document["rows"]] == [106, 56, 7]
+    assert set(document["cost"]) == {"mean", "worst"}  # percentiles of single lines do not add up
     for name in ("mean", "worst"):
         assert sum(Decimal(row[name]) for row in document["rows"]) == Decimal(document["cost"][name])
     # The cap of each line is below the mean of a reasoning model's replies, so what is expected is the worst.
@@ -306,6 +310,17 @@ def test_estimate_prices_batch_and_tiers(ratecard: Callable[..., Any], job: Path
     assert ended.document["unpriced"] == 2
     assert Decimal(ended.document["cost"]["worst"]) == (Decimal(1) * 56 + Decimal(4) * 500) / 1_000_000
     assert "no flex price row for 'o3-pro'" in ended.document["rows"][0]["unpriced"]
+
+
+def test_estimate_of_what_has_no_price_is_no_number(ratecard: Callable[..., Any], job: Path) -> None:
+    """Where no line has a price the cost is null and the lines are counted as unpriced: never "0"."""
+    job.write_text('{"model": "nobody-priced-this", "input": "word"}\n', encoding="utf-8")
+    ended = ratecard("estimate", str(job), "--at", AT, "--json")
+    assert ended.code == 1
+    assert (ended.document["lines"], ended.document["unpriced"], ended.document["cost"]) == (1, 1, None)
+    text = ratecard("estimate", str(job), "--at", AT)
+    assert "$" not in text.out
+    assert "unpriced  1 line: " in text.out
 
 
 def test_estimate_tells_bad_lines_and_does_the_rest(ratecard: Callable[..., Any], job: Path) -> None:
@@ -340,7 +355,12 @@ def test_ledger_report_splits_what_run_spent(ratecard: Callable[..., Any], job: 
     text = ratecard("ledger", "report", "out.jsonl.costs.db", "--by", "day").out.splitlines()
     assert text[-1].startswith("total")
     assert "3 calls" in text[-1]
-    assert "not 'colour'" in one_error_line(ratecard("ledger", "report", "out.jsonl.costs.db", "--by", "colour"))
+    assert "as requested" not in ratecard("ledger", "report", "out.jsonl.costs.db").err
+    with Ledger("out.jsonl.costs.db") as ledger:
+        ledger.pend(model="o3-pro", endpoint="/v1/responses", estimate=None)
+    open_one = ratecard("ledger", "report", "out.jsonl.costs.db")
+    assert "models are named as served; where no reply told, as requested" in open_one.err
+    assert {"o3-pro", "o3-pro-2025-06-10"} <= {line.split()[0] for line in open_one.out.splitlines()}
 
 
 def test_tables_check_and_schema(ratecard: Callable[..., Any], tmp_path: Path) -> None:
@@ -366,14 +386,17 @@ def test_tables_check_and_schema(ratecard: Callable[..., Any], tmp_path: Path) -
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_emulate_prints_its_url_answers_and_ends_cleanly(ending: signal.Signals, spawn: Callable[..., Any]) -> None:
     """The URL is the first line, and works; SIGTERM and SIGINT end the process without a word, even during a reply."""
-    child = spawn("emulate", "--tier", "tier_1", "--model", "o3-pro", "--port", "0", "--at", AT, "--latency", "0")
+    where = ["--host", "127.0.0.2", "--port", "0"]
+    replies = ["--latency", "0", "--output-tokens", "7"]
+    child = spawn("emulate", "--tier", "tier_1", "--model", "o3-pro", *where, "--at", AT, *replies)
     url = child.stdout.readline().strip()
-    assert url.startswith("http://127.0.0.1:")
+    assert url.startswith("http://127.0.0.2:")
     with openai.OpenAI(base_url=url, api_key="any", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["o3-pro"]
         reply = client.responses.with_raw_response.create(model="o3-pro", input="word")
         assert reply.headers["x-ratelimit-limit-tokens"] == "30000"
-        assert reply.parse().usage.input_tokens == 7
+        usage = reply.parse().usage
+        assert (usage.input_tokens, usage.output_tokens - usage.output_tokens_details.reasoning_tokens) == (7, 7)
         with pytest.raises(openai.RateLimitError, match="Request too large"):
             client.responses.create(model="o3-pro", input="word " * 40_000)
     with urllib.request.urlopen(url.removesuffix("/v1") + "/_emulator", timeout=10) as answer:
@@ -391,6 +414,45 @@ def test_emulate_on_a_port_in_use_is_one_line(ratecard: Callable[..., Any]) -> N
         port = str(other.getsockname()[1])
         line = one_error_line(ratecard("emulate", "--rpm", "5", "--port", port))
     assert f"cannot listen on 127.0.0.1:{port}" in line
+
+
+THREE_YEARS_ON = """
+import datetime, sys
+
+class Later(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz).replace(year=2029, day=1)
+
+datetime.datetime = Later
+from ratelimit.cli import main
+main(sys.argv[1:])
+"""
+"""The command line on a day when every model of the tables has been shut down for years."""
+
+
+def test_demo_works_when_its_models_are_long_gone() -> None:
+    """The demo lives on a day of its own: after the shutdown of o3-pro it sends, prices and checks the same."""
+    later = [sys.executable, "-c", THREE_YEARS_ON]
+    ended = subprocess.run([*later, "demo", "--json", "--requests", "3"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    shown = json.loads(ended.stdout)
+    assert (shown["ratecard"]["lines"]["done"], shown["ledger_adds_up"]) == (3, True)
+    # What the child believes: without a day of its own, a job of that model is refused.
+    gone = subprocess.run([*later, "models", "o3-pro", "--json"], capture_output=True, text=True, timeout=60)
+    assert json.loads(gone.stdout)["shutdown"] < "2029"
+
+
+def test_a_job_on_a_day_of_one_s_own_works_when_its_models_are_gone(ratecard: Callable[..., Any], job: Path) -> None:
+    """`--at DAY` reads all tables as of that day, and `--preflight off` sends whatever the cards say."""
+    with Emulator(limits={"rpm": 1_000, "tpm": 1_000_000}, latency=0) as server:
+        for number, (how, code) in enumerate(
+            [(["--at", "2029-01-01"], 1), (["--at", "2029-01-01", "--preflight", "off"], 0), (["--at", AT], 0)]
+        ):
+            to = ["-o", f"{number}.jsonl", "--rpm", "1000", "--base-url", server.url]
+            ended = ratecard("run", str(job), *to, *how)
+            assert ended.code == code
+            assert ("was shut down on" in ended.err) == (code == 1)
 
 
 def test_demo_shows_naive_code_fail_and_ours_pass(spawn: Callable[..., Any]) -> None:

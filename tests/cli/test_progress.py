@@ -34,6 +34,15 @@ class Job:
         self.progress = Progress(started_us=self.clock.now_us(), **state)
         self.clock.advance(30_000_000)
 
+    def admit(self, tokens: int, lane: str = "o3-pro") -> None:
+        """Admit a request now, which is answered at once."""
+        self.progress.admitted(self.clock.now_us(), lane, tokens)
+        self.progress.in_flight -= 1
+
+    def rate(self) -> str:
+        """The part of the line that tells the rate."""
+        return next(part for part in self.parts() if part.endswith("tokens/min"))
+
     def parts(self) -> list[str]:
         return progress_line(self.progress, self.limiter, self.clock).split(" · ")
 
@@ -42,15 +51,16 @@ def test_the_line_of_a_job_in_full_swing() -> None:
     """Done of how many, failed, bad, in flight, $ so far and projected, tokens/min of the limit, 429s, time left."""
     job = Job(
         total=65, read=30, skipped=3, bad=2, done=10, failed=2, in_flight=4, spent=Usd.parse("1.20"),
-        tokens_admitted=6_000, refusals={"rate": 1, "slow_down": 1},
+        refusals={"rate": 1, "slow_down": 1},
     )  # fmt: skip
+    job.admit(6_000)
     assert job.parts() == [
         "10/60 done",  # 65 lines, less 3 done before and 2 that are bad
         "2 failed",
         "2 bad lines",
         "4 in flight",
         "$1.20 (→ $7.20)",  # 12 cents each, 60 of them
-        "12,000 of 30,000 tokens/min",  # 6,000 in half a minute
+        "6,000 of 30,000 tokens/min",
         "2 × 429",
         "2:00 left",  # 12 of 60 ended in 30 s: 2.5 s each for the other 48
     ]
@@ -71,9 +81,35 @@ def test_few_replies_are_not_projected_yet() -> None:
 
 
 def test_a_job_of_unknown_length_has_no_projection() -> None:
-    """A compressed job is not counted first: what is done is shown, and nothing is guessed."""
-    job = Job(done=2_000, spent=Usd.parse("33"), tokens_admitted=14_999)
-    assert job.parts() == ["2,000 done", "0 in flight", "$33.00", "29,998 of 30,000 tokens/min"]
+    """A job from a pipe is not counted first: what is done is shown, and nothing is guessed."""
+    job = Job(done=2_000, spent=Usd.parse("33"))
+    assert job.parts() == ["2,000 done", "0 in flight", "$33.00", "0 of 30,000 tokens/min"]
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    """The burst at the start is told as what it was, is not extrapolated, and is gone after a minute."""
+    job = Job()
+    job.admit(30_000)
+    assert job.rate() == "30,000 of 30,000 tokens/min"
+    job.clock.advance(30_000_000)
+    job.admit(15_000)
+    assert job.rate() == "45,000 of 30,000 tokens/min"  # a full bucket, and what it was refilled by since
+    job.clock.advance(30_000_000)
+    assert job.rate() == "15,000 of 30,000 tokens/min"
+    job.clock.advance(30_000_000)
+    assert job.rate() == "0 of 30,000 tokens/min"
+
+
+def test_the_rate_is_held_against_the_limits_of_the_models_in_use() -> None:
+    """Two models have two limits, which add up; one that sends nothing at the time is not counted in."""
+    job = Job()
+    job.limiter.gate("o3")
+    job.admit(1_000)
+    assert job.rate() == "1,000 of 30,000 tokens/min"
+    job.admit(2_000, "o3")
+    assert job.rate() == "3,000 of 60,000 tokens/min"
+    job.clock.advance(61_000_000)
+    assert job.rate() == "0 of 60,000 tokens/min"
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,13 @@ def test_an_old_observation_counts_for_what_is_left_of_it() -> None:
     limiter = ratelimit.Limiter(limits={"tpm": 60_000}, at=DAY, clock=clock)
     gate = limiter.gate("o3")
     key = gate.lane.keys[0]
-    limiter.observe_headers(gate, [Observation("tpm", 60_000, 5_000_000)], 6_000_000)
+    limiter.feedback.headers(gate, [Observation("tpm", 60_000, 5_000_000)], 6_000_000)
     assert gate.store.backlog_us(key) == 0
-    limiter.observe_headers(gate, [Observation("tpm", 60_000, 5_000_000)], 2_000_000)
+    limiter.feedback.headers(gate, [Observation("tpm", 60_000, 5_000_000)], 2_000_000)
     assert gate.store.backlog_us(key) == 3_000_000
-    limiter.observe_headers(gate, [Observation("tpm", 60_000, 1_000_000)], 0)
+    limiter.feedback.headers(gate, [Observation("tpm", 60_000, 1_000_000)], 0)
     assert gate.store.backlog_us(key) == 3_000_000
-    limiter.observe_headers(gate, [Observation("rpd", 1, 1_000_000)], 0)
+    limiter.feedback.headers(gate, [Observation("rpd", 1, 1_000_000)], 0)
     assert gate.store.backlog_us(key) == 3_000_000
 
 
@@ -109,6 +109,6 @@ def test_a_limit_of_another_window_is_left_alone() -> None:
     second = ratelimit.Limit("tpm", "tokens", 1_000, 1_000_000)
     limiter = ratelimit.Limiter(limits={"tpm": second}, at=DAY, clock=ManualClock())
     gate = limiter.gate("o3")
-    limiter.observe_headers(gate, [Observation("tpm", 500, 5_000_000)], 0)
+    limiter.feedback.headers(gate, [Observation("tpm", 500, 5_000_000)], 0)
     assert gate.store.backlog_us(gate.lane.keys[0]) == 0
     assert gate.lane.limits == (second,)

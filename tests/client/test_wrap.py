@@ -150,7 +150,7 @@ def test_an_abandoned_stream_is_closed_and_accounted(lib: Any) -> None:
     (entry,) = ledger.entries()
     assert (entry.state, entry.exact, entry.response_id) == ("posted", False, "resp_1")
     assert entry.usage["output_tokens"] == 4
-    assert entry.why == "the stream was cut before its usage: counted from its text"
+    assert entry.why.startswith("the stream was cut before its usage: counted from its text")
 
 
 def test_a_background_response_is_billed_once_however_often_it_is_polled(server: Emulator) -> None:

@@ -402,6 +402,13 @@ def test_an_emulator_can_be_started_again(connect: Connect) -> None:
         connect(emulator).responses.create(model="o3", input="Say hello.")
 
 
+def test_the_url_of_an_emulator_that_has_no_port_yet_is_a_clear_error() -> None:
+    """Before the start nobody knows which port will be free: no URL that leads nowhere; a port asked for is known."""
+    with pytest.raises(ConfigError, match="with Emulator"):
+        _ = Emulator(limits={"rpm": 1}).url
+    assert Emulator(limits={"rpm": 1}, port=8123).url == "http://127.0.0.1:8123/v1"
+
+
 def test_a_port_in_use_is_a_clear_error(emulate: Emulate) -> None:
     """Two servers on one port: the second says so instead of serving nothing."""
     emulator = emulate()

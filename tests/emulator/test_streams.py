@@ -271,6 +271,8 @@ def test_an_input_longer_than_the_context_is_refused(emulate: Emulate, connect: 
         ("429", 429, "rate_limit_exceeded", 0),
         ("slow_down", 429, "slow_down", 0),
         ("insufficient_quota", 429, "insufficient_quota", 0),
+        ("401", 401, "invalid_api_key", 0),
+        ("403", 403, "unsupported_country_region_territory", 0),
         ("500", 500, None, 1),
         ("503", 503, "server_is_overloaded", 1),
     ],

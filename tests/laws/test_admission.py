@@ -102,31 +102,6 @@ def test_a_refusal_is_the_exact_time_at_which_it_ends(case: tuple[list[Limit], l
         assert isinstance(store.reserve(lane, charges), Booking)
 
 
-@given(traffic(), st.integers(0, 120_000_000))
-@settings(deadline=None, max_examples=200)
-def test_booking_ahead_is_also_conforming(
-    case: tuple[list[Limit], list[tuple[int, list[int]]]], horizon_us: int
-) -> None:
-    """Bookings up to a horizon ahead are charged at their act instants, so the oracle admits them too."""
-    limits, requests = case
-    clock = ManualClock()
-    store = MemoryStore(clock, initial_slack_us=0)
-    lane = Lane("m", tuple(limits), tuple(f"m:{j}" for j in range(len(limits))))
-    schedule = []
-    for pause_us, amounts in requests:
-        clock.advance(pause_us)
-        charges = tuple(limit.charge_us(amount) for limit, amount in zip(limits, amounts, strict=True))
-        answer = store.reserve(lane, charges, horizon_us)
-        if isinstance(answer, Booking):
-            assert 0 <= answer.delay_us <= horizon_us
-            schedule.append((clock.now_us() + answer.delay_us, amounts))
-        else:
-            assert answer > horizon_us
-    server = Server(limits)
-    for act_us, amounts in sorted(schedule, key=lambda entry: entry[0]):
-        assert server.take(amounts, act_us)
-
-
 @given(st.integers(1, 10**9), st.integers(1, 10**11), st.integers(0, 10**9))
 def test_rounding_never_favours_us(capacity: int, period_us: int, amount: int) -> None:
     """The bucket time of a demand is at least its true share of the period, and less than 1 µs above it."""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import ratelimit
 from ratelimit.clock import LoopClock, MonotonicClock
+from ratelimit.headers import Refusal
 from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking, Lane
+from ratelimit.stores.base import Booking, Claim, Lane
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
@@ -26,9 +27,11 @@ class CountingStore(MemoryStore):
 
     asked = 0
 
-    def reserve(self, lane: Lane, charges_us: tuple[int, ...], horizon_us: int = 0) -> Booking | int:
+    def reserve(
+        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
+    ) -> Booking | int:
         self.asked += 1
-        return super().reserve(lane, charges_us, horizon_us)
+        return super().reserve(lane, charges_us, spare_ppm, ahead)
 
 
 def manual(limits: dict[str, int], **settings: object) -> tuple[ratelimit.Limiter, ManualClock]:
@@ -294,10 +297,10 @@ def test_a_refusal_by_the_server_tightens_and_never_loosens() -> None:
     """A 429 that says the bucket is fuller than we thought raises our backlog; one that says less changes nothing."""
     limiter, _ = manual({"rpm": 500, "tpm": 30_000})
     limiter.reserve(model=MODEL, tokens=15_000)
-    key = f"{MODEL}:tpm"
-    limiter.observe_refusal(MODEL, "tpm", used=3_000, limit=30_000, retry_after_us=0)
+    gate, key = limiter.gate(MODEL), f"{MODEL}:tpm"
+    limiter.feedback.refused(gate, Refusal("rate", limit_name="tpm", used=3_000, limit=30_000), 0)
     assert limiter.store.backlog_us(key) == 30_000_000
-    limiter.observe_refusal(MODEL, "tpm", used=29_446, limit=30_000, retry_after_us=534_000)
+    limiter.feedback.refused(gate, Refusal("rate", limit_name="tpm", used=29_446, limit=30_000), 534_000)
     assert limiter.store.backlog_us(key) == 29_446 * 2_000
     assert limiter.store.slack_us(key) == 534_000
 

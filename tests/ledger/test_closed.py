@@ -37,6 +37,7 @@ USES: dict[str, Callable[[Ledger], Any]] = {
     "expire": lambda ledger: ledger.expire(1, "late"),
     "expire_response": lambda ledger: ledger.expire_response("r", "late"),
     "entries": lambda ledger: list(ledger.entries()),
+    "find": lambda ledger: ledger.find("r"),
     "totals": lambda ledger: ledger.totals(),
     "sync": lambda ledger: ledger.sync(),
 }

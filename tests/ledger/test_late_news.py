@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 
+import httpx2
 import pytest
 
 from pricing import Budget, Cost, Ledger, Unpriced, Usage, Usd
 from pricing.errors import OverBudget
 from pricing.prices import PriceRow
+from ratelimit.transports.httpx2 import CostTransport
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
 
@@ -82,6 +85,22 @@ def test_an_id_that_comes_after_the_expiry_is_stored(ledger: Ledger) -> None:
     assert books(ledger) == [(ended, "posted", "a", 5), (attached, "posted", "b", 5)]
 
 
+def test_a_response_is_found_whatever_its_entry_s_state(ledger: Ledger) -> None:
+    """Whoever prices late news finds the entry of a response: pending, expired or posted; else None."""
+    assert ledger.find("resp") is None
+    entry_id = pend(ledger)
+    ledger.attach(entry_id, "resp")
+    states = []
+    for act in (lambda: ledger.expire(entry_id, "cut"), lambda: poll(ledger), lambda: None):
+        found = ledger.find("resp")
+        assert found is not None
+        assert found == next(ledger.entries())
+        found.tags.clear()
+        states.append(found.state)
+        act()
+    assert states == ["pending", "expired", "posted"]
+
+
 @pytest.mark.parametrize("way", ["posted", "unpriced", "voided"])
 def test_the_call_itself_may_bring_the_news(ledger: Ledger, way: str) -> None:
     """A call that was given up while it was in the air ends once as it really does: at its cost, or not billed."""
@@ -141,3 +160,23 @@ def test_a_voided_entry_keeps_no_news_from_its_response(ledger: Ledger) -> None:
     assert ledger.post(three, usage=None, cost=priced(6), response_id="b")
     assert books(ledger) == [(1, "voided", None, None), (2, "voided", None, None), (3, "posted", "a", 5),
                              (4, "posted", "b", 6)]  # fmt: skip
+
+
+def test_a_cut_stream_that_is_polled_is_one_bill(ledger: Ledger) -> None:
+    """Through the transport: a stream that ends after it named its response expires, and the poll bills that entry."""
+    begun = {"id": "resp", "object": "response", "status": "in_progress", "model": "o3"}
+    cut = b"data: " + json.dumps({"type": "response.created", "response": begun}).encode() + b"\n\n"
+    ended = begun | {"status": "completed", "usage": {"input_tokens": 1_000, "output_tokens": 1_000}}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "GET":
+            return httpx2.Response(200, json=ended)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=cut)
+
+    transport = CostTransport(httpx2.MockTransport(answer), ledger=ledger, at=date(2026, 9, 15))
+    with httpx2.Client(transport=transport) as client:
+        client.post("http://x/v1/responses", json={"model": "o3", "input": "x", "stream": True})
+        assert [(entry.state, entry.response_id) for entry in ledger.entries()] == [("expired", "resp")]
+        for _ in range(2):
+            client.get("http://x/v1/responses/resp")
+            assert books(ledger) == [(1, "posted", "resp", 10_000 * 10**6)]

@@ -334,21 +334,6 @@ def test_ctrl_c_twice_abandons_at_once_and_can_be_resumed(
     assert desk.states() == {"expired": 3, "posted": 3}
 
 
-def test_a_server_that_is_not_there_is_told_by_its_cause(
-    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
-) -> None:
-    """Nobody listens: each line fails with the reason, nothing is owed, and a later --resume does the job."""
-    server = serve()
-    desk.write(request_line(number) for number in range(3))
-    ended = desk.run(server, "--attempts", "1", "--base-url", "http://127.0.0.1:9/v1")
-    assert ended.code == 1
-    assert [line["error"]["code"] for line in desk.results()] == ["api_connection_error"] * 3
-    assert all("connect" in line["error"]["message"].lower() for line in desk.results())
-    assert desk.states() == {"voided": 3}
-    assert desk.run(server, "--resume").code == 0
-    assert sorted(desk.ids()) == marks(0, 1, 2)
-
-
 def test_temporary_refusals_are_no_tries(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:

@@ -1,0 +1,166 @@
+"""The other kinds of limit state, beside the continuous bucket of `gcra`: a sliding window, and slots.
+
+A cell answers two questions, `earliest_us` (when would this charge conform?) and `charge`; everything is in bucket time
+(µs), so that a lane may mix kinds. Pure: integers in, integers out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol, Self
+
+UNTIL_TOLD_US = 10_000_000
+"""What a full set of slots answers: nobody knows when one is free; whoever frees one wakes the line before that."""
+
+
+class Cell(Protocol):
+    """The state of one limit.
+
+    slack_us  µs   what is kept free for the delay jitter between us and the server
+    """
+
+    slack_us: int
+    slack_wanted_us: int
+
+    @property
+    def tat_us(self) -> int:
+        """When nothing of it will be spent any more (µs)."""
+
+    def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
+        """Find the earliest instant at which a charge conforms; `burst_us` is how much may be spent at once."""
+
+    def charge(self, act_us: int, charge_us: int) -> int:
+        """Charge it at an instant; return the charge's number, which `refund` asks for."""
+
+    def refund(self, number: int, back_us: int) -> int:
+        """Give back up to `back_us` of a charge, as far as it is still outstanding; return what was given."""
+
+    def surcharge(self, more_us: int, now_us: int) -> None:
+        """Add what a charge turned out to cost beyond its booking."""
+
+    def raise_to(self, tat_us: int, now_us: int) -> None:
+        """Take over an observation that more is spent than we thought; never the other way round."""
+
+    def spent_us(self, now_us: int) -> int:
+        """Read how much is spent at this instant (µs)."""
+
+    def copy(self) -> Self:
+        """Make another cell with the same state, to try things on."""
+
+
+class Window:
+    """A limit that counts what arrived in the last stretch of time: at most `window_us` of bucket time in any stretch
+    of `window_us`.
+
+    What conforms to it conforms to a server with fixed windows too, wherever their edges lie. A charge leaves the
+    window whole, `window_us` (and the slack: an earlier request may have been late) after it acted.
+    """
+
+    __slots__ = ("_charges", "_seq", "_sum_us", "slack_us", "slack_wanted_us", "window_us")
+
+    def __init__(self, window_us: int) -> None:
+        self.window_us = window_us
+        self.slack_us = self.slack_wanted_us = 0
+        self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number], oldest first
+        self._sum_us = 0
+        self._seq = 0
+
+    @property
+    def tat_us(self) -> int:
+        return self._charges[-1][0] + self.window_us + self.slack_us if self._charges else 0
+
+    def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
+        self._forget(now_us)
+        over_us = self._sum_us + charge_us - burst_us
+        if over_us <= 0:
+            return now_us
+        for act_us, spent_us, _ in self._charges:
+            over_us -= spent_us
+            if over_us <= 0:
+                return act_us + self.window_us + self.slack_us
+        return now_us + UNTIL_TOLD_US  # larger than the window: the gate has refused it long before
+
+    def charge(self, act_us: int, charge_us: int) -> int:
+        self._seq += 1
+        if self._charges and self._charges[-1][0] > act_us:
+            act_us = self._charges[-1][0]  # in order, so that the oldest leaves first; later is the safe side
+        self._charges.append([act_us, charge_us, self._seq])
+        self._sum_us += charge_us
+        return self._seq
+
+    def refund(self, number: int, back_us: int) -> int:
+        if not self._charges or number < self._charges[0][2]:
+            return 0
+        for entry in reversed(self._charges):
+            if entry[2] == number:
+                back_us = min(back_us, entry[1])
+                entry[1] -= back_us
+                self._sum_us -= back_us
+                return back_us
+        return 0
+
+    def surcharge(self, more_us: int, now_us: int) -> None:
+        self.charge(now_us, more_us)
+
+    def raise_to(self, tat_us: int, now_us: int) -> None:
+        """A backlog of b means that b was spent within the window: as late as can be, to be safe."""
+        self._forget(now_us)
+        missing_us = min(tat_us - now_us, self.window_us) - self._sum_us
+        if missing_us > 0:
+            self.charge(now_us, missing_us)
+
+    def spent_us(self, now_us: int) -> int:
+        self._forget(now_us)
+        return self._sum_us
+
+    def copy(self) -> Window:
+        twin = Window(self.window_us)
+        twin.slack_us = self.slack_us
+        twin._charges = deque(list(entry) for entry in self._charges)
+        twin._sum_us, twin._seq = self._sum_us, self._seq
+        return twin
+
+    def _forget(self, now_us: int) -> None:
+        charges, kept_us = self._charges, self.window_us + self.slack_us
+        while charges and charges[0][0] + kept_us <= now_us:
+            self._sum_us -= charges.popleft()[1]
+
+
+class Slots:
+    """A limit on what is in the air at once: a charge is one slot, and only its end gives it back."""
+
+    __slots__ = ("_held", "slack_us", "slack_wanted_us")
+
+    tat_us = 0
+
+    def __init__(self) -> None:
+        self._held = 0
+        self.slack_us = self.slack_wanted_us = 0
+
+    def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
+        return now_us if self._held + charge_us <= burst_us else now_us + UNTIL_TOLD_US
+
+    def charge(self, act_us: int, charge_us: int) -> int:
+        self._held += charge_us
+        return 0
+
+    def refund(self, number: int, back_us: int) -> int:
+        return 0  # what a request is charged for does not matter: it holds its slot until it ends
+
+    def free(self, charge_us: int) -> None:
+        """Give a slot back."""
+        self._held -= charge_us
+
+    def surcharge(self, more_us: int, now_us: int) -> None:
+        """A request holds one slot, whatever it turned out to cost."""
+
+    def raise_to(self, tat_us: int, now_us: int) -> None:
+        """No header speaks of slots."""
+
+    def spent_us(self, now_us: int) -> int:
+        return self._held
+
+    def copy(self) -> Slots:
+        twin = Slots()
+        twin._held = self._held
+        return twin

@@ -1,0 +1,132 @@
+"""What is checked before a job is sent: that the address is one, that somebody is there, and that the limits are known.
+
+Each of these would otherwise be told line by line, by the client's or the limiter's errors, in the words of a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pricing.budget import Budget
+from pricing.cards import resolve
+
+from .errors import ConfigError, NotOffered
+from .exchange import NOT_SENT
+from .limiter import Limiter
+from .tiers import TierTable
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+KNOCKS = 3
+KNOCK_S = 10.0
+BETWEEN_KNOCKS_S = 0.3
+"""A server that was started a moment ago is given the time to open its port."""
+MOST_TOLD = 10
+"""Models named in one message."""
+
+
+def read_base_url(text: str) -> str:
+    """Check the address of an API. Raises ConfigError for what is none, with the address that may be meant."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        meant = text.partition("://")[2] or text
+        raise ConfigError(f"{text!r} is not the URL of a server; write it like http://{meant}")
+    try:
+        port_is_one = url.port != 0
+    except ValueError:
+        port_is_one = False
+    if not port_is_one:
+        raise ConfigError(f"{text!r} has no port that can be; write it like http://127.0.0.1:8000/v1")
+    if url.path in ("", "/"):
+        raise ConfigError(f"{text!r} is a server without the path of its API; write {text.rstrip('/')}/v1")
+    return text
+
+
+def read_job_budget(text: str) -> Budget:
+    """Read the budget of a job. Raises ConfigError for what is no amount, and for a cap per day: a job ends once."""
+    budget = Budget.parse(text)
+    if budget.window != "total":
+        raise ConfigError(
+            f"{text!r} is a cap per {budget.window}, and a job's budget is a total, for all of it: "
+            f'write "{budget.amount} USD"'
+        )
+    return budget
+
+
+def check_files(job: str, output: str, ledger: str) -> None:
+    """Make sure that nothing is written over anything else. Raises ConfigError naming the option to change."""
+    for option, path in (("-o", output), ("--ledger", ledger)):
+        if _same(path, job):
+            raise ConfigError(f"{option} {path} is the job itself: name another file")
+    if _same(output, ledger):
+        raise ConfigError(f"--ledger {ledger} is the output: name another file")
+
+
+def _same(path: str, other: str) -> bool:
+    if os.path.isfile(path) and os.path.isfile(other):
+        return os.path.samefile(path, other)
+    exists = os.path.exists(path) and os.path.exists(other)  # devices, such as a terminal that is both ends
+    return not exists and os.path.realpath(path) == os.path.realpath(other)
+
+
+async def knock(client: AsyncOpenAI) -> None:
+    """Make sure that something answers where a client sends: any answer will do, and no model is asked.
+
+    Raises  ConfigError when after a few tries nobody was there
+    """
+    for number in range(1, KNOCKS + 1):
+        try:
+            await client._client.head(str(client.base_url).rstrip("/"), timeout=KNOCK_S)
+            return
+        except Exception as error:
+            if type(error).__name__ not in NOT_SENT:
+                return  # it was there, and had nothing to say to this
+            if number == KNOCKS:
+                url = str(client.base_url).rstrip("/")
+                raise ConfigError(
+                    f"nothing answers at {url} ({error or type(error).__name__}): check the address, and that the "
+                    "server runs; nothing was sent"
+                ) from error
+        await asyncio.sleep(BETWEEN_KNOCKS_S)
+
+
+def check_limits(limiter: Limiter, models: Iterable[str], where: str) -> None:
+    """Make sure that the limits of every model of a job are known; `where` is the job's name for people.
+
+    Raises  ConfigError with every model that has none, and the tiers that have it
+    """
+    missing = [model for model in models if not _has_limits(limiter, model)]
+    if not missing:
+        return
+    told = "; ".join(f"{model} ({_known_in(limiter.tables, model)})" for model in missing[:MOST_TOLD])
+    more = f"; and {len(missing) - MOST_TOLD:,} more models" if len(missing) > MOST_TOLD else ""
+    raise ConfigError(
+        f"{where}: {limiter.tier} has no limits for {told}{more}. Choose another --tier, or leave it off and give your "
+        "account's own numbers with --rpm and --tpm; nothing was sent"
+    )
+
+
+def _has_limits(limiter: Limiter, model: str) -> bool:
+    try:
+        limiter.gate(model)
+    except (ConfigError, NotOffered):
+        return False
+    return True
+
+
+def _known_in(tables: TierTable, model: str) -> str:
+    """Say in which tiers a model has limits."""
+    card = resolve(model)
+    found = []
+    for tier in dict.fromkeys(name for scheme in tables.schemes for name in scheme.tiers):
+        try:
+            tables.limits(card.model if card else model, tier)
+        except (ConfigError, NotOffered):
+            continue
+        found.append(tier)
+    return f"only in {', '.join(found)}" if found else "in no tier of the table"

@@ -1,0 +1,189 @@
+"""What the server's answers teach a limiter: how full its buckets are, how large its limits, and when to stop.
+
+Observations tighten at once. They loosen only towards the table (or the setting), and only when two replies agree; a
+limit larger than that is reported, and taken over only with `adopt`.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .errors import RatecardWarning
+from .gate import Gate
+from .headers import Observation, Refusal
+from .limit import KNOWN, Limit, named
+from .stores.memory import MAX_SLACK_US
+
+if TYPE_CHECKING:
+    from .limiter import Limiter
+
+RAMP_STEP, RAMP_EVERY_US = (3, 2), 15 * 60_000_000
+"""After "slow down": at most half as much again every 15 minutes. Source: the error-codes guide (Aug–Oct 2026)."""
+SLOW_DOWN_ONCE_US = 10_000_000
+"""One "slow down" counts for this long: the replies of a burst say it all at once."""
+COOL_DOWN_US = 1_000_000
+"""How long to hold back after a 429 that says neither which limit was reached nor for how long."""
+JITTER = 0.1
+"""A cool-down lasts up to a tenth longer than told, so that many processes do not come back at once."""
+
+
+class Feedback:
+    """The learning side of one limiter.
+
+    adopt  take over limits that the server shows even where they are larger than the table's
+    """
+
+    __slots__ = ("_adopt", "_limiter", "_notices", "_random")
+
+    def __init__(self, limiter: Limiter, adopt: bool) -> None:
+        self._limiter = limiter
+        self._adopt = adopt
+        self._notices: deque[str] = deque()
+        self._random = random.Random()
+
+    def refused(self, gate: Gate, refusal: Refusal, retry_after_us: int | None) -> None:
+        """Learn from a temporary 429 that the server's buckets are fuller than ours.
+
+        refusal         its body, read
+        retry_after_us  µs, from its headers; None where they do not say
+
+        Where the message names the limit and what is used of it, our bucket rises to the server's, and its burst
+        shrinks by the time we were early: that is how far the delay jitter exceeded the margin. Else everybody holds
+        back for as long as the server says, and the burst is taken to be spent.
+        """
+        early_us = refusal.retry_after_us if refusal.retry_after_us is not None else retry_after_us
+        now_us = gate.clock.now_us()
+        if self._limiter.signals.listeners:
+            self._limiter.signals.emit(
+                "refused", now_us, gate.lane.name, refusal.limit_name, why=refusal.kind, wait_us=early_us
+            )
+        if refusal.kind == "quota":
+            self._limiter.signals.stop(refusal.code, refusal.message, now_us)
+            for one in self._limiter.gates():
+                one.line.wake_all()
+        elif refusal.kind == "slow_down":
+            self._slow_down(gate, now_us)
+            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
+            self.cool_down(gate, early_us)
+        gate.line.nudge()
+
+    def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
+        """Take in what the message says of a limit; False when it says nothing of one of ours."""
+        store = gate.store
+        for key, known in zip(gate.lane.keys, gate.full, strict=True):
+            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None:
+                # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
+                store.observe(key, min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
+                store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
+                if refusal.limit != known.capacity:
+                    self._differs(gate, known, refusal.limit)
+                return True
+        return False
+
+    def cool_down(self, gate: Gate, wait_us: int | None) -> None:
+        """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
+        wait_us = COOL_DOWN_US if wait_us is None else wait_us
+        wait_us += int(wait_us * JITTER * self._random.random())
+        for key, known in zip(gate.lane.keys, gate.lane.limits, strict=True):
+            if known.unit in ("requests", "tokens"):
+                gate.store.observe(key, known.burst_us + wait_us - known.charge_us(1))
+                return
+
+    def _slow_down(self, gate: Gate, now_us: int) -> None:
+        """Use less of the largest limit; every quarter of an hour it may be half as much again, up to the table's."""
+        known = next((limit for limit in gate.full if limit.unit == "tokens"), gate.full[0])
+        if now_us < gate.slowed_us + SLOW_DOWN_ONCE_US:
+            return  # what was in the air when it came tells nothing new
+        gate.slowed_us, gate.ramp_us = now_us, now_us + RAMP_EVERY_US
+        slower = max(1, known.capacity * RAMP_STEP[1] // RAMP_STEP[0])
+        self._limiter.adopt(gate, replace(known, capacity=slower))
+        self._tell(f"{gate.lane.name}: the server asks to slow down; {known.name} is {slower:,} and rises again slowly")
+
+    def _ramp(self, gate: Gate, now_us: int) -> None:
+        """Raise a limit that was slowed down by one step."""
+        gate.ramp_us = 0
+        for known, table in zip(gate.full, gate.table, strict=True):
+            if (known.capacity < table.capacity and known.unit == "tokens") or len(gate.full) == 1:
+                faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
+                self._limiter.adopt(gate, replace(known, capacity=faster))
+                if faster < table.capacity:
+                    gate.ramp_us = now_us + RAMP_EVERY_US
+                return
+
+    def headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
+        """Learn from the headers of a reply how full the server's buckets are, and how large.
+
+        seen    what the headers say (ratelimit.headers.observations)
+        age_us  µs since the request was sent: so much has been refilled at least
+
+        A bucket fuller than ours means that somebody else uses the limit, or that requests are charged more than we
+        thought.
+        """
+        store = gate.store
+        if gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
+            self._ramp(gate, gate.clock.now_us())
+        for name, capacity, backlog_us in seen:
+            for key, known in zip(gate.lane.keys, gate.full, strict=True):
+                if name != known.name:
+                    continue
+                if known.period_us == KNOWN[name.rpartition("-")[2]][1]:
+                    # Delays alone let the server lag behind our books, by no more than the margin kept for them.
+                    if backlog_us - age_us - store.backlog_us(key) > store.slack_us(key):
+                        store.observe(key, backlog_us - age_us)
+                    if capacity != known.capacity:
+                        self._differs(gate, known, capacity)
+                    else:
+                        gate.seen.pop(name, None)
+                break
+            else:
+                if name.startswith("project-"):
+                    self._found(gate, name, capacity)
+                    return
+
+    def _found(self, gate: Gate, name: str, capacity: int) -> None:
+        """Obey a project's limit that the account's table cannot know."""
+        limit = replace(named(name.removeprefix("project-"), capacity), name=name)
+        self._limiter.adopt(gate, limit)
+        self._tell(f"{gate.lane.name}: the project has a limit of its own, {name} {capacity:,}; it is obeyed")
+
+    def _differs(self, gate: Gate, known: Limit, capacity: int) -> None:
+        """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care."""
+        limiter, name = self._limiter, known.name
+        table = next(limit for limit in gate.table if limit.name == name)
+        own = table in limiter.own(gate)
+        ours = "the setting" if own else "the server" if name.startswith("project-") else f"the table's {limiter.tier}"
+        if own and capacity > table.capacity:
+            capacity = table.capacity  # using less than there is was somebody's decision
+        head = f"{gate.lane.name}: the server's {name} is {capacity:,}, {ours} says {table.capacity:,}; "
+        aim = capacity if self._adopt else min(capacity, table.capacity)
+        if aim > known.capacity and gate.ramp_us:
+            return  # it was slowed down for another reason
+        if aim > known.capacity:
+            agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
+            if not agreed:
+                aim = known.capacity
+        if aim != known.capacity:
+            limiter.adopt(gate, replace(known, capacity=aim))
+            if aim != table.capacity:
+                self._tell(head + "the server's is obeyed from now on")
+        elif capacity > table.capacity and not self._adopt:
+            self._tell(head + f'to use it: limits={{"{gate.lane.name}": {{"{name}": {capacity}, …}}}}, or adopt=True')
+
+    def _tell(self, text: str) -> None:
+        limiter = self._limiter
+        if limiter.signals.listeners:
+            limiter.signals.emit("corrected", limiter.clock.now_us(), text.partition(":")[0], why=text)
+        if text not in self._limiter.warned:
+            self._limiter.warned.add(text)
+            self._notices.append(text)
+
+    def tell(self) -> None:
+        """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
+        while self._notices:
+            warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)

@@ -1,0 +1,162 @@
+"""A reservation: admission for one request, ended exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .demand import Demand
+from .errors import ConfigError
+from .events import Kind
+from .gate import Gate
+from .stores.base import Booking
+from .stores.memory import MAX_SLACK_US
+
+if TYPE_CHECKING:
+    from .limiter import Limiter
+
+QUICKEST_US = 500
+"""A delay that no network is worth a thought for."""
+
+
+class Reservation:
+    """Admission for one request; end it with `settle` or `release`. Works as a context manager in both colours.
+
+    demand      what was charged
+    waited_us   how long the caller stood in line
+    waited_for  the limit it waited for; "" when it did not wait
+    gate        the gate it came through
+    """
+
+    __slots__ = ("_booking", "demand", "gate", "waited_for", "waited_us")
+
+    def __init__(self, gate: Gate, booking: Booking, waited_us: int, waited_for: str, demand: Demand) -> None:
+        self.gate = gate
+        self._booking = booking
+        self.demand = demand
+        self.waited_us = waited_us
+        self.waited_for = waited_for
+
+    @property
+    def model(self) -> str:
+        """The lane that admitted the request: a model, or the pool it shares."""
+        return self.gate.lane.name
+
+    @property
+    def charges_us(self) -> tuple[int, ...]:
+        """The bucket time (µs) that was charged, per limit of the lane."""
+        return self._booking.charges_us
+
+    def settle(self, *, tokens: int | None = None, requests: int | None = None, images: int | None = None) -> None:
+        """End the reservation at what the server really charged; what is left out stays as reserved.
+
+        Too much is refunded exactly as if history were replayed; too little is added. A second ending is a no-op.
+        """
+        booking = self._booking
+        if booking.open:
+            booked_requests, booked_tokens, booked_images = self.demand[:3]
+            if tokens is None:
+                tokens = booked_tokens
+            if requests is None:
+                requests = booked_requests
+            if images is None:
+                images = booked_images
+            check(requests, tokens, images)
+            if tokens == booked_tokens and requests == booked_requests and images == booked_images:
+                booking.open = False
+            else:
+                amounts = (requests, tokens, images, 1)
+                charges_us = [
+                    -(-amounts[kind] * period_us // capacity) for kind, period_us, capacity, _ in booking.lane.plan
+                ]
+                self.gate.store.settle(booking, charges_us)
+                if self.gate.line.count:
+                    self.gate.line.nudge()
+                if self.gate.signals.listeners:
+                    self._tell("settled", requests=requests, tokens=tokens, images=images)
+        if booking.holds:
+            self.end()
+
+    def release(self) -> None:
+        """End the reservation as never sent: everything still outstanding goes back."""
+        if self._booking.open or self._booking.holds:
+            self.gate.store.release(self._booking)
+            self.gate.line.nudge()
+            if self.gate.signals.listeners:
+                self._tell("released")
+
+    def _tell(self, kind: Kind, **facts: Any) -> None:
+        gate = self.gate
+        gate.signals.emit(kind, gate.clock.now_us(), gate.lane.name, booked_tokens=self.demand.tokens, **facts)
+
+    def end(self) -> None:
+        """End the reservation as it is: the charge stays, and what it held of a concurrency limit is free."""
+        booking = self._booking
+        booking.open = False
+        if booking.holds:
+            self.gate.store.finish(booking)
+            self.gate.line.nudge()
+
+    def arrived(self, delay_us: int) -> None:
+        """Report how long the request took to reach the server, so that the burst leaves room for such delays.
+
+        A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the
+        backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
+        """
+        if delay_us <= QUICKEST_US:
+            return
+        booking, store = self._booking, self.gate.store
+        for key, charge_us, (_, _, backlog_us) in zip(
+            booking.lane.keys, booking.charges_us, booking.place, strict=True
+        ):
+            if charge_us and delay_us > backlog_us:
+                excess_us = delay_us - max(0, backlog_us)
+                if excess_us > store.slack_us(key):
+                    store.widen(key, min(excess_us, MAX_SLACK_US))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()  # silence is safe: what was not settled stays charged
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+class Admission:
+    """What `Limiter.areserve` returns: await it, or enter it with `async with`."""
+
+    __slots__ = ("_limiter", "_request", "_reservation")
+
+    def __init__(self, limiter: Limiter, *request: Any) -> None:
+        self._limiter = limiter
+        self._request = request
+
+    def __await__(self) -> Generator[Any, None, Reservation]:
+        return self._limiter.aadmit(*self._request).__await__()
+
+    async def __aenter__(self) -> Reservation:
+        self._reservation = await self
+        return self._reservation
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reservation.end()
+
+
+def check(requests: int, tokens: int, images: int) -> None:
+    """Check numbers of units. Raises ConfigError when one is no whole number of at least 0."""
+    if not (type(requests) is type(tokens) is type(images) is int and requests >= 0 <= tokens and images >= 0):
+        for name, value in (("requests", requests), ("tokens", tokens), ("images", images)):
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"{name} must be a whole number of at least 0, not {value!r}")

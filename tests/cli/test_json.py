@@ -1,0 +1,104 @@
+"""Law: docs/json.md names every key that `--json` prints, and none that it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pricing.ledger import Totals
+from ratelimit.emulator import Emulator
+
+AT = "2026-08-01"
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+
+Key = tuple[str, ...]
+
+
+def documented(heading: str) -> list[Key]:
+    """The keys of one table of the page, each as its parts; an item of a list is the part "[]"."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    keys = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert keys, heading
+    assert len(keys) == len(set(keys)), f"{heading}: a key stands twice"
+    return [tuple(key.replace("[]", ".[]").split(".")) for key in keys]
+
+
+SUMS = {key for (key,) in documented("Sums of a ledger")}
+
+
+def real(value: Any, at: Key = ()) -> Iterator[Key]:
+    """The keys of a document, down to what is neither an object nor a list."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from real(inner, (*at, name))
+    elif isinstance(value, list) and value:
+        for inner in value:
+            yield from real(inner, (*at, "[]"))
+    elif value != []:
+        yield at
+
+
+def fits(key: Key, pattern: Key) -> bool:
+    """Whether a real key is what a documented one says."""
+    return len(key) == len(pattern) and all(
+        name in SUMS if part == "<sum>" else part[0] == "<" or part == name
+        for name, part in zip(key, pattern, strict=True)
+    )
+
+
+def check(heading: str, document: Any) -> None:
+    """Every key of the document is documented, and every documented key is in it."""
+    patterns, keys = documented(heading), list(real(document))
+    unknown = sorted({key for key in keys if not any(fits(key, pattern) for pattern in patterns)})
+    assert unknown == [], f"{heading}: printed, and not documented"
+    missing = [pattern for pattern in patterns if not any(fits(key, pattern) for key in keys)]
+    assert missing == [], f"{heading}: documented, and not printed"
+
+
+def test_sums_are_documented() -> None:
+    """The sums of a ledger are those of the table, all of them."""
+    assert set(Totals().as_dict()) == SUMS
+
+
+def test_estimate_s_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> None:
+    """A job with a line of every kind: priced, without a price, unusable."""
+    job.write_text(job.read_text() + '{"model": "nobody-priced-this", "input": "word"}\nnonsense\n', encoding="utf-8")
+    check("ratecard estimate", ratecard("estimate", str(job), "--at", AT, "--lines", "--json").document)
+
+
+@pytest.mark.parametrize("model", ["o3-pro", None])
+def test_models_keys_are_documented(model: str | None, ratecard: Callable[..., Any]) -> None:
+    """One card, which has every fact, and each of the list."""
+    document = ratecard("models", *([model] if model else []), "--at", AT, "--json").document
+    check("ratecard models", document if model else document[0])
+
+
+def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> None:
+    """A job that meets a refusal and a failure, and has a bad line."""
+    job.write_text("nonsense\n" + job.read_text(), encoding="utf-8")
+    limits = {"rpm": 100_000, "tpm": 100_000_000}
+    with Emulator(limits=limits, latency=0, faults="429:first=1; 401:after=2") as server:
+        own = [f"--{name}={value}" for name, value in limits.items()]
+        to = ["-o", "out.jsonl", *own, "--concurrency", "1", "--base-url", server.url, "--at", AT]
+        document = ratecard("run", str(job), *to, "--json").document
+    assert document["stopped_by"] == "auth"
+    check("ratecard run", document)
+    check("ratecard ledger report", ratecard("ledger", "report", "out.jsonl.costs.db", "--json").document)
+
+
+def test_demo_s_keys_are_documented(spawn: Callable[..., Any]) -> None:
+    """The demo's own keys, and within them the report of its run."""
+    out, err = spawn("demo", "--json", "--requests", "2").communicate(timeout=60)
+    assert err == ""
+    document = json.loads(out)
+    run, document["ratecard"] = document["ratecard"], None
+    check("ratecard demo", document)
+    assert [key for key in real(run) if not any(fits(key, pattern) for pattern in documented("ratecard run"))] == [
+        ("failures",),
+        ("requests", "refused_by_kind"),
+    ], "besides empty collections everything is documented"
