@@ -118,7 +118,7 @@ class Accountant:
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
             if usage is None:
-                self.ledger.expire(entry, why)
+                self.ledger.expire(entry, why, outcome.response_id)
                 return
         asked = call.body.get("service_tier")
         tier = _tier(outcome.service_tier, asked)
@@ -159,7 +159,7 @@ class Accountant:
             if outcome.state and outcome.complete:
                 self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage that can be read")
             return
-        entry = self._waiting(outcome.response_id)
+        entry = self.ledger.find(outcome.response_id)
         tier = _tier(outcome.service_tier, None if entry is None else entry.service_tier)
         day = self._day() if entry is None or self._at is not None else _day_of(entry)
         price = self._price(usage, outcome.model or ("" if entry is None else entry.model), tier, day)
@@ -223,10 +223,6 @@ class Accountant:
                 if dearest > priced.worst.pico:
                     return Usd(dearest)
         return priced.worst
-
-    def _waiting(self, response_id: str) -> Entry | None:
-        """Find the pending entry of a background response."""
-        return next((one for one in self.ledger.entries(state="pending") if one.response_id == response_id), None)
 
     def _price(self, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
         return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices)
