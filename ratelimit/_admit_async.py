@@ -26,10 +26,10 @@ async def admit(gate: Gate, charges_us: tuple[int, ...], rank: Rank, max_wait_us
     gate.check_wait(claim, rank.priority, max_wait_us)
     ticket = TaskTicket(gate, claim, rank.priority)
     served = False
+    if signals.listeners:
+        gate.queued(ticket)
     line.join(ticket)
     try:
-        if signals.listeners:
-            gate.queued(ticket)
         while True:
             ahead = line.turn(ticket)
             wait_us = 0

@@ -119,7 +119,7 @@ class Gate:
         return wait_us or min(self.line.patience_us(), left_us + 1)
 
     def queued(self, ticket: Ticket) -> None:
-        """Tell listeners that a request has joined the line."""
+        """Tell listeners that a request is about to join the line."""
         wait_us, limit = self.wait_us(ticket.claim, ticket.priority)
         self.signals.emit(
             "queued",
@@ -128,7 +128,7 @@ class Gate:
             limit,
             priority=ticket.priority,
             wait_us=wait_us,
-            ahead=self.line.count - 1,
+            ahead=self.line.count,
         )
 
     def gave_up(self, ticket: Ticket) -> None:
