@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
 
 from .clock import US_PER_S, Clock
 from .demand import Demand
@@ -67,19 +66,25 @@ class Gate:
     def charges_us(self, demand: Demand) -> tuple[int, ...]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
         amounts = (*demand[:3], 1)
-        charges_us = []
+        charges_us: list[int] = []
         for kind, period_us, capacity, burst_us in self.lane.plan:
             charge_us = -(-amounts[kind] * period_us // capacity)
             if charge_us > burst_us:
-                self._never(amounts)
+                charge_us = self._whole(amounts, charge_us, len(charges_us))
             charges_us.append(charge_us)
         return tuple(charges_us)
 
-    def _never(self, amounts: Sequence[int]) -> NoReturn:
-        for limit, (kind, *_) in zip(self.lane.limits, self.lane.plan, strict=True):
-            if limit.charge_us(amounts[kind]) > limit.burst_us:
-                break
-        raise NeverFits(limit=limit.name, demand=amounts[kind], capacity=limit.largest, model=self.lane.name)
+    def _whole(self, amounts: Sequence[int], charge_us: int, place: int) -> int:
+        """What to charge for more than can be spent at once: a whole window that was only learned, else NeverFits.
+
+        Nobody has promised that a learned window is the server's last word, so it is left to judge.
+        """
+        limit, declared = self.lane.limits[place], self.table[place]
+        if limit.window and not declared.window and charge_us <= declared.burst_us:
+            return limit.burst_us
+        raise NeverFits(
+            limit=limit.name, demand=amounts[self.lane.plan[place][0]], capacity=limit.largest, model=self.lane.name
+        )
 
     def wait_us(self, claim: Claim, priority: str) -> tuple[int, str]:
         """Foresee how long a newcomer would wait at least behind those of its own class, and on which limit."""

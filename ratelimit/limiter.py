@@ -26,6 +26,7 @@ from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
 from .line import Classes, Line, Priorities, Rank
+from .outputs import Outputs
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
@@ -110,6 +111,7 @@ class Limiter:
         self.warned: set[str] = set()
         self.signals = Signals()
         self.feedback = Feedback(self, adopt)
+        self.outputs = Outputs()
         if tier is not None:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
             if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
@@ -236,7 +238,12 @@ class Limiter:
                 }
             lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
         halt = self.signals.halt
-        return {"tier": self.tier, "lanes": lanes, "halted": None if halt is None else halt[0]}
+        return {
+            "tier": self.tier,
+            "lanes": lanes,
+            "outputs": self.outputs.as_dict(),
+            "halted": None if halt is None else halt[0],
+        }
 
     def gate(self, model: str, tokens: int = 0) -> Gate:
         """The lane that a model's requests of so many input tokens pass, and its line."""

@@ -95,8 +95,11 @@ class Store(Protocol):
     def finish(self, booking: Booking) -> None:
         """Note that the request has ended: its slots are free. A second time is a no-op."""
 
-    def observe(self, key: str, backlog_us: int) -> None:
-        """Learn that the server's bucket holds at least this backlog now. Observations only tighten."""
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
+        """Learn that the server's bucket holds at least this backlog now. Observations only tighten.
+
+        clear_us  µs  when it will have room, as the server says; only a limit that counts per window asks
+        """
 
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""

@@ -92,12 +92,12 @@ class MemoryStore:
                     if isinstance(cell, Slots):
                         cell.free(charge_us)
 
-    def observe(self, key: str, backlog_us: int) -> None:
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
             if cell is not None:
                 now_us = self._now_us()
-                cell.raise_to(now_us + backlog_us, now_us)
+                cell.raise_to(now_us + backlog_us, now_us, clear_us)
 
     def widen(self, key: str, slack_us: int) -> None:
         with self._lock:
