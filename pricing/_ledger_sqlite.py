@@ -1,8 +1,8 @@
 """The book in a SQLite file: survives `kill -9`, and is shared by threads and processes.
 
 Write-ahead log, synchronous=NORMAL: a committed entry survives the death of the process; `sync` makes it survive the
-death of the machine. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per entry; sums
-are made in Python.
+death of the machine, or raises. Amounts are integers of pico-dollars, which fit a column up to 9.2 million dollars per
+entry; sums are made in Python.
 """
 
 from __future__ import annotations
@@ -11,79 +11,51 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from ._ledger_schema import APPLICATION_ID, BUSY_MS, prepare
+from ._ledger_turns import Turns, alone, ending
 from .budget import Budget
 from .errors import LedgerError
-from .ledger import HOUR_US, Closing, Entry, check_budget
+from .ledger import HOUR_US, NEXT, Closing, Entry, check_budget, duplicate, takes
 from .money import PICO, Usd
 
-APPLICATION_ID = 0x72617465  # "rate"
-VERSION = 1
-BUSY_MS = 15_000
-
-_SCHEMA = """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, response_id TEXT,
-    custom_id TEXT, run TEXT, tags TEXT NOT NULL, service_tier TEXT, batch INTEGER NOT NULL,
-    created_us INTEGER NOT NULL, closed_us INTEGER, estimate INTEGER, worst INTEGER, cost INTEGER,
-    components TEXT NOT NULL, row_id TEXT, table_version TEXT, usage TEXT NOT NULL, exact INTEGER NOT NULL, why TEXT
-    NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL;
-CREATE TABLE sums (
-    run TEXT NOT NULL, hour INTEGER NOT NULL,
-    spent_usd INTEGER NOT NULL, spent_pico INTEGER NOT NULL, held_usd INTEGER NOT NULL, held_pico INTEGER NOT NULL,
-    PRIMARY KEY (run, hour)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER entries_begin AFTER INSERT ON entries BEGIN
-    INSERT INTO sums VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, 0, 0,
-        COALESCE(new.worst, 0) / 1000000000000, COALESCE(new.worst, 0) % 1000000000000)
-    ON CONFLICT (run, hour) DO UPDATE SET
-        held_usd = held_usd + excluded.held_usd, held_pico = held_pico + excluded.held_pico; END;
-CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries BEGIN
-    UPDATE sums SET
-        held_usd = held_usd - COALESCE(old.worst, 0) / 1000000000000,
-        held_pico = held_pico - COALESCE(old.worst, 0) % 1000000000000,
-        spent_usd = spent_usd + ({charge}) / 1000000000000,
-        spent_pico = spent_pico + ({charge}) % 1000000000000
-    WHERE run = COALESCE(new.run, '') AND hour = new.created_us / 3600000000; END;
-""".replace(
-    "{charge}",
-    "CASE new.state WHEN 'posted' THEN COALESCE(new.cost, new.worst, new.estimate, 0) "
-    "WHEN 'expired' THEN COALESCE(new.estimate, new.worst, 0) ELSE 0 END",
-)
-# What budgets count, kept by triggers (the charge is `ledger.charge_of` in SQL): so an entry begins and ends in one
-# statement each, which is one transaction. Sums are kept in dollars and the pico-dollars beyond them, because a column
-# ends at 9.2 million dollars. Entries are only ever inserted pending, and change their state once.
 _COLUMNS = ", ".join(Entry._fields)
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (NULL{', ?' * (len(Entry._fields) - 1)})"
-_FIND_RESPONSE = "SELECT id, state FROM entries WHERE response_id = ?"
-_ATTACH = "UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND state = 'pending'"
 _CLOSE = (
     "UPDATE entries SET state = ?, closed_us = ?, response_id = COALESCE(?, response_id), model = COALESCE(?, model), "
     "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
-    "exact = ?, why = ? WHERE id = ? AND state = 'pending'"
+    "exact = ?, why = ? WHERE id = ?"
 )
+
+
+def _leaves(event: str) -> str:
+    """The states in which an entry still takes this event, in SQL."""
+    return "state IN (" + ", ".join(f"'{state}'" for state, each in NEXT if each == event) + ")"
+
+
+_END = {event: f"{_CLOSE} AND {_leaves(event)}" for _, event in NEXT}
+_ATTACH = f"UPDATE OR IGNORE entries SET response_id = ? WHERE id = ? AND {_leaves('post')}"
 _COMPLAINTS = (sqlite3.Error, OverflowError, UnicodeError)  # the last from texts, and from SQLite's messages on rot
 
 
-class SqliteBook:
+class SqliteBook(Turns):
     """Entries in a SQLite file, through one connection per process."""
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
-        self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
 
+    @alone
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
         row = _row(entry)
         if not budgets:
@@ -96,35 +68,50 @@ class SqliteBook:
         assert entry_id is not None
         return entry_id
 
-    def attach(self, entry_id: int, response_id: str) -> bool:
-        return self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1
+    @ending
+    def attach(self, entry_id: int, response_id: str, now_us: int) -> bool:
+        if self._execute(_ATTACH, (response_id, entry_id)).rowcount == 1:
+            return True
+        with self._writing() as db:  # it ended, or another entry has this response id
+            if not _takes(db, entry_id, "post"):
+                return False
+            holder = _holder(db, response_id)
+            if holder is None:
+                return db.execute(_ATTACH, (response_id, entry_id)).rowcount == 1
+            db.execute(_CLOSE, _ending(duplicate(holder[0], now_us), entry_id))
+            return False
 
+    @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
         try:
-            return self._execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            return self._execute(_END[event], _ending(closing, entry_id)).rowcount == 1
         except LedgerError as error:
-            if not isinstance(error.__cause__, sqlite3.IntegrityError):
+            if not isinstance(error.__cause__, sqlite3.IntegrityError) or closing.response_id is None:
                 raise
         with self._writing() as db:  # another entry has this response id
-            if db.execute("SELECT 1 FROM entries WHERE id = ? AND state = 'pending'", (entry_id,)).fetchone() is None:
+            if not _takes(db, entry_id, event):
                 return False  # it ended in between
-            other = db.execute(_FIND_RESPONSE, (closing.response_id,)).fetchone()
-            if other is not None and other[1] == "posted":
-                closing = Closing("voided", closing.closed_us, why=f"duplicate of entry {other[0]}")
-                db.execute(_CLOSE, _ending(closing, entry_id))
-                return False
-            if other is not None:
-                # An entry that was never posted had this id; this one has the news, so it takes the id over.
-                db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (other[0],))
-            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            holder = _holder(db, closing.response_id)
+            if holder is None:
+                return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            db.execute(_CLOSE, _ending(duplicate(holder[0], closing.closed_us), entry_id))
+            return event == "post" and _bill(db, holder, closing)
 
+    @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._writing() as db:
-            waiting = db.execute(_FIND_RESPONSE, (response_id,)).fetchone()
-            if waiting is None and fallback is None:
-                return False
-            entry_id: Any = waiting[0] if fallback is None or waiting else db.execute(_INSERT, _row(fallback)).lastrowid
-            return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
+            holder = _holder(db, response_id)
+            if fallback is None:
+                return holder is not None and db.execute(_END["expire"], _ending(closing, holder[0])).rowcount == 1
+            if holder is None:
+                holder = (db.execute(_INSERT, _row(fallback)).lastrowid, "pending", False)
+            return _bill(db, holder, closing)
+
+    def find(self, response_id: str) -> Entry | None:
+        query = f"SELECT {_COLUMNS} FROM entries WHERE response_id = ?"
+        with self._lock, self._reporting():
+            row = self._connected().execute(query, (response_id,)).fetchone()
+        return None if row is None else self._entry(row)
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]:
         wanted, values = ["id > ?"], [0]
@@ -144,15 +131,42 @@ class SqliteBook:
                 return
             values[0] = rows[-1][0]
 
+    @alone
     def sync(self) -> None:
-        with self._lock, self._reporting():
-            self._connected().execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        self._catch_up()
+        with self._reporting():
+            db = self._connected()
+            # A commit with synchronous=FULL forces the whole log to disk, and so every commit before it. A checkpoint
+            # alone would not: it does nothing, and says so only in its answer, while another process reads or writes.
+            db.execute("PRAGMA synchronous = FULL")
+            try:
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # writes a page, and changes nothing
+            finally:
+                db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._close()
+
+    @ending
+    def _close(self) -> bool:
+        try:
+            self._catch_up()
+        finally:
+            self._closed = True
+            self._disconnect()
+        return True
+
+    def _disconnect(self) -> None:
+        """Let go of the connection. The caller holds the lock."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _repair(self) -> None:
+        db = self._connection
+        if db is not None and db.in_transaction:
+            db.execute("ROLLBACK")
 
     def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
@@ -166,17 +180,16 @@ class SqliteBook:
         return Usd(spent), Usd(held)
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        """One statement, which is one transaction."""
-        with self._lock:
-            try:
-                return (self._connection or self._connected()).execute(statement, values)
-            except _COMPLAINTS as error:
-                raise self._report(error) from error
+        """One statement, which is one transaction. The caller has its turn, as everywhere below."""
+        try:
+            return (self._connection or self._connected()).execute(statement, values)
+        except _COMPLAINTS as error:
+            raise self._report(error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction of several statements."""
-        with self._lock, self._reporting():
+        with self._reporting():
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -197,7 +210,7 @@ class SqliteBook:
     def _report(self, error: Exception) -> LedgerError:
         """Turn SQLite's complaint into one that names the file and what to do."""
         if isinstance(error, OverflowError):
-            return LedgerError(f"ledger {self._path}: an amount above 9.2 million dollars in one entry")
+            return LedgerError(f"ledger {self._path}: a number that no column holds")
         if isinstance(error, UnicodeEncodeError):
             return LedgerError(f"ledger {self._path}: {error.object[:80]!a} is no text that can be written")
         if isinstance(error, UnicodeError):
@@ -226,6 +239,8 @@ class SqliteBook:
     def _connected(self) -> sqlite3.Connection:
         """The connection; made again after a fork. The caller holds the lock."""
         if self._connection is None:
+            if self._closed:
+                raise LedgerError(f"ledger {self._path}: closed; what is asked of it now is neither read nor written")
             self._connect()
         assert self._connection is not None
         return self._connection
@@ -236,37 +251,11 @@ class SqliteBook:
         except sqlite3.Error as error:
             raise self._report(error) from error
         try:
-            self._prepare(db)
+            prepare(db, self._path)
         except BaseException:
             db.close()
             raise
         self._connection = db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        # In one transaction, because another process may be making the tables of this file right now.
-        db.execute("BEGIN")
-        application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
-        tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        db.execute("COMMIT")
-        if application != APPLICATION_ID:
-            if application or tables:
-                raise LedgerError(
-                    f"{self._path} is a SQLite database of something else, not a ledger; name another file"
-                )
-            _retry(db, "PRAGMA journal_mode = WAL")
-            _retry(db, "BEGIN EXCLUSIVE")
-            # Another process may have made the tables while this one waited.
-            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
-        elif version > VERSION:
-            raise LedgerError(
-                f"{self._path} was written by a newer ratecard (ledger version {version}); upgrade this one"
-            )
-        db.execute("PRAGMA synchronous = NORMAL")
 
 
 _BOOKS: weakref.WeakSet[SqliteBook] = weakref.WeakSet()
@@ -286,7 +275,7 @@ def _before_fork() -> None:
         book._lock.acquire()
         _forking.append(book)
         with suppress(sqlite3.Error):
-            book.close()
+            book._disconnect()
 
 
 def _after_fork() -> None:
@@ -300,22 +289,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _retry(db: sqlite3.Connection, statement: str) -> None:
-    """Run a statement that SQLite may refuse at once, without its busy timeout: several processes open one new file."""
-    deadline_s = time.monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            db.execute(statement).fetchall()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.005)
+def _takes(db: sqlite3.Connection, entry_id: int, event: str) -> bool:
+    row = db.execute("SELECT state FROM entries WHERE id = ?", (entry_id,)).fetchone()
+    return row is not None and (row[0], event) in NEXT
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
+def _holder(db: sqlite3.Connection, response_id: str) -> Any:
+    """Id, state and exactness of the entry that has this response id, or None.
+
+    A voided one gives it up: it said that nothing was billed.
+    """
+    row = db.execute("SELECT id, state, exact FROM entries WHERE response_id = ?", (response_id,)).fetchone()
+    if row is not None and row[1] == "voided":
+        db.execute("UPDATE entries SET response_id = NULL WHERE id = ?", (row[0],))
+        return None
+    return row
+
+
+def _bill(db: sqlite3.Connection, holder: Any, closing: Closing) -> bool:
+    entry_id, state, exact = holder
+    if takes(state, bool(exact), closing):
+        db.execute(_CLOSE, _ending(closing, entry_id))
+        return bool(state != "posted")
+    return False
 
 
 def _advice(problem: str) -> str:
@@ -374,12 +370,15 @@ def _ending(closing: Closing, entry_id: int) -> tuple[Any, ...]:
     )
 
 
+_encode = json.JSONEncoder().encode  # dumps() looks at its options first, every time
+
+
 def _json(mapping: Any) -> str:
-    return json.dumps(mapping) if mapping else "{}"
+    return _encode(mapping) if mapping else "{}"
 
 
 def _amounts(components: Any) -> str:
-    return json.dumps({name: amount.pico for name, amount in components.items()}) if components else "{}"
+    return _encode({name: amount.pico for name, amount in components.items()}) if components else "{}"
 
 
 def _column(amount: Usd | None) -> int | None:

@@ -113,7 +113,7 @@ def _cost(
             raise ConfigError(f"usage is a Usage or a reply's usage object, not {type(usage).__name__}")
         read = Usage(**{key: usage[key] for key in FIELDS}) if _is_record(usage) else Usage.from_response(usage)
         if read is None:
-            return Unpriced("the usage object has neither input_tokens nor prompt_tokens", model)
+            return Unpriced("the usage object states no token counts that can be read", model)
         usage = read
     if prices is None:
         from .prices import load_prices

@@ -124,6 +124,14 @@ def guess_endpoint(body: Mapping[str, Any]) -> str | None:
     return "/v1/completions" if "prompt" in body else None
 
 
+def reasons(model: str) -> bool:
+    """Say whether a model bills hidden reasoning: as its card states, else by its name."""
+    card = resolve(model)
+    if card is not None and card.reasoning_tokens is not None:
+        return card.reasoning_tokens
+    return model.startswith(_REASONING)
+
+
 def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) -> tuple[int, int, int, int, str]:
     if endpoint.endswith(("embeddings", "moderations")):
         return 0, 0, 0, 0, "none: this endpoint produces no output tokens"
@@ -140,10 +148,7 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
             break
     if card is not None and card.context_window is not None:
         worst = max(0, min(worst, card.context_window - count.low))
-    reasoning = card.reasoning_tokens if card is not None else None
-    if reasoning is None:
-        reasoning = model.startswith(_REASONING)
-    prior = PRIOR_REASONING if reasoning else PRIOR_PLAIN
+    prior = PRIOR_REASONING if reasons(model) else PRIOR_PLAIN
     choices = body.get("n")
     choices = choices if type(choices) is int and choices > 0 else 1
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))

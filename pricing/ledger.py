@@ -1,9 +1,9 @@
 """The ledger: what every call cost, exactly once.
 
 An entry is written `pending` before a call is sent and ends once: `posted` when its usage is known, `voided` when it
-was not billed, `expired` when nobody will ever know (it then counts at its estimate). A crash leaves a visible
-pending entry, never a hole. Posting is idempotent by response id: however often a background response is polled, it
-is billed once.
+was not billed. `expired` says that nobody knows (it then counts at its estimate, and for a budget at its worst case),
+until somebody does: late news replaces it. A crash leaves a visible pending entry, never a hole. Posting is idempotent
+by response id: one response is one bill, however often it is polled, and whichever entries report it.
 
 Numbers, names and ids are stored; never a prompt, a reply or a key.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
 from .budget import Budget
 from .cost import Cost, Unpriced
-from .errors import ConfigError, OverBudget
+from .errors import ConfigError, LedgerError, OverBudget
 from .money import Usd
 from .usage import Usage
 
@@ -29,10 +29,15 @@ NEXT: dict[tuple[str, str], State] = {
     ("pending", "post"): "posted",
     ("pending", "void"): "voided",
     ("pending", "expire"): "expired",
+    ("expired", "post"): "posted",
+    ("expired", "void"): "voided",
 }
-"""The whole life of an entry; any other event changes nothing."""
+"""The whole life of an entry, but for its being found a duplicate; any other event changes nothing."""
 
 HOUR_US = 3_600 * 1_000_000
+
+MOST = 2**63 - 1
+"""The largest number that an entry keeps, of pico-dollars (9.2 million dollars) or tokens: a column holds no more."""
 
 
 class Entry(NamedTuple):
@@ -67,7 +72,7 @@ class Entry(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """How an entry ends; what a book writes into it. `charge` is what budgets count."""
+    """How an entry ends; what a book writes into it."""
 
     state: State
     closed_us: int
@@ -159,11 +164,13 @@ class Book(Protocol):
 
     def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int: ...
 
-    def attach(self, entry_id: int, response_id: str) -> bool: ...
+    def attach(self, entry_id: int, response_id: str, now_us: int) -> bool: ...
 
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool: ...
 
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool: ...
+
+    def find(self, response_id: str) -> Entry | None: ...
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
 
@@ -232,37 +239,25 @@ class Ledger:
     ) -> int:
         """Write the pending entry of a call about to be sent; return its id.
 
-        Raises  OverBudget when a budget has no room for the worst case (or there is none): nothing is written
+        Raises  OverBudget when a budget has no room for the worst case (or there is none); LedgerError when an amount
+                is absurd, above 9.2 million dollars: nothing is written
         """
+        for amount in (estimate, worst):
+            if amount is not None and abs(amount.pico) > MOST:
+                raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
         now_us = self._now_us()
         entry = Entry(
-            0,
-            "pending",
-            model,
-            endpoint,
-            None,
-            custom_id,
-            run or None,
-            dict(tags) if tags else {},
-            service_tier,
-            batch,
-            now_us,
-            None,
-            estimate,
-            worst,
-            None,
-            {},
-            None,
-            None,
-            {},
-            False,
-            "",
-        )
+            0, "pending", model, endpoint, None, custom_id, run or None, dict(tags) if tags else {}, service_tier,
+            batch, now_us, None, estimate, worst, None, {}, None, None, {}, False, "",
+        )  # fmt: skip
         return self._book.insert(entry, tuple(budgets))
 
     def attach(self, entry_id: int, response_id: str) -> bool:
-        """Note the response id of a pending entry, so that a later poll finds it. False when another entry has it."""
-        return bool(response_id) and self._book.attach(entry_id, response_id)
+        """Note the response id of an entry that is pending or expired, so that a later poll finds it.
+
+        When another entry has this response id, this one is voided as a duplicate, and the answer is False.
+        """
+        return bool(response_id) and self._book.attach(entry_id, response_id, self._now_us())
 
     def post(
         self,
@@ -276,9 +271,10 @@ class Ledger:
         exact: bool = True,
         why: str = "",
     ) -> bool:
-        """End an entry with what it used and cost. False when it had ended before.
+        """End an entry with what it used and cost, even one that had expired. True when that billed it.
 
-        When another entry posted this response id already, this one is voided as a duplicate, and the answer is False.
+        When another entry has this response id, the news are that one's, as with `post_response`, and this one is
+        voided as a duplicate.
         """
         closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
         return self._book.close_entry(entry_id, "post", closing)
@@ -295,7 +291,9 @@ class Ledger:
         exact: bool = True,
         why: str = "",
     ) -> bool:
-        """Post a response by its id, as polls do: its pending entry, or a new one when there is none. Once only.
+        """Post a response by its id, as polls do: its entry, or a new one when there is none.
+
+        → True when that billed it, once only; exact news correct a bill that was not, and answer False
 
         Raises  ConfigError without an id: nothing could tell a second post from the first
         """
@@ -314,12 +312,24 @@ class Ledger:
         return bool(response_id) and self._book.close_response(response_id, closing, None)
 
     def void(self, entry_id: int, why: str) -> bool:
-        """End an entry as not billed. False when it had ended before."""
+        """End an entry as not billed, even one that had expired. False when it had ended before."""
         return self._book.close_entry(entry_id, "void", Closing("voided", self._now_us(), why=why))
 
-    def expire(self, entry_id: int, why: str) -> bool:
-        """End an entry whose cost nobody knows; it counts at its estimate. False when it had ended before."""
-        return self._book.close_entry(entry_id, "expire", Closing("expired", self._now_us(), exact=False, why=why))
+    def expire(self, entry_id: int, why: str, response_id: str | None = None) -> bool:
+        """End an entry whose cost nobody knows; it counts at its estimate. False when it had ended before.
+
+        By its response id, where that is known, late news find it and replace the estimate.
+        """
+        closing = Closing("expired", self._now_us(), response_id or None, exact=False, why=why)
+        if self._book.close_entry(entry_id, "expire", closing):
+            return True
+        if response_id:
+            self.attach(entry_id, response_id)  # somebody else gave the call up; its news must find it all the same
+        return False
+
+    def find(self, response_id: str) -> Entry | None:
+        """Find the entry that has this response id, whatever its state."""
+        return self._book.find(response_id)
 
     def entries(
         self, state: State | None = None, since_us: int | None = None, run: str | None = None
@@ -347,11 +357,17 @@ class Ledger:
         return parts
 
     def sync(self) -> None:
-        """Force what was written to disk."""
+        """Force what was written to disk, so that it survives the death of the machine.
+
+        Raises  LedgerError when that could not be done, or an ending still waits to be written
+        """
         self._book.sync()
 
     def close(self) -> None:
-        """Close the file; a second close does nothing."""
+        """Close the file; a second close does nothing, and any other use of it is a LedgerError.
+
+        Raises  LedgerError when an ending could not be written; the file is closed all the same
+        """
         self._book.close()
 
     def __enter__(self) -> Self:
@@ -375,6 +391,12 @@ class Ledger:
         # An empty text names nothing: some servers send "id": "", and those are not all one response.
         response_id, model, service_tier = response_id or None, model or None, service_tier or None
         counts = usage.as_dict() if usage is not None else {}
+        # The call is over, so news are never refused; but nobody believes such numbers, and one would spoil every sum.
+        if sum(map(abs, counts.values())) > MOST:
+            counts = {}
+            why = f"{why}; {_NOT_KEPT}" if why else _NOT_KEPT
+        if isinstance(cost, Cost) and _absurd(cost):
+            cost = Unpriced("a cost above 9.2 million dollars for one call is none")
         if isinstance(cost, Cost):
             notes = "; ".join((why, *cost.notes) if why else cost.notes)
             return Closing(
@@ -384,6 +406,12 @@ class Ledger:
         reason = cost.reason if cost is not None else "no cost given"
         why = f"{why}; {reason}" if why else reason
         return Closing("posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why)
+
+
+def copied(entry: Entry) -> Entry:
+    """An entry to give away: what is done to its dictionaries changes no book."""
+    tags, components, usage = dict(entry.tags), dict(entry.components), dict(entry.usage)
+    return entry._replace(tags=tags, components=components, usage=usage)
 
 
 def closed(entry: Entry, closing: Closing) -> Entry:
@@ -413,16 +441,34 @@ def closed(entry: Entry, closing: Closing) -> Entry:
     )
 
 
-def charge_of(closing: Closing, estimate: Usd | None, worst: Usd | None) -> int:
-    """What budgets count for an ended entry (pico-dollars): its cost, else its worst case, or expired its estimate."""
-    if closing.state == "voided":
+def charge_of(entry: Entry) -> int:
+    """What budgets count as spent for an entry (pico-dollars): its cost; while nobody knows that, its worst case."""
+    if entry.state not in ("posted", "expired"):
         return 0
-    if closing.cost is not None:
-        return closing.cost.pico
-    # Not `or`: an estimate of $0 is an estimate.
-    first, second = (worst, estimate) if closing.state == "posted" else (estimate, worst)
-    amount = first if first is not None else second
-    return amount.pico if amount is not None else 0
+    for amount in (entry.cost, entry.worst, entry.estimate):
+        if amount is not None:  # not `or`: an estimate of $0 is an estimate
+            return amount.pico
+    return 0
+
+
+def takes(state: str, exact: bool, closing: Closing) -> bool:
+    """Tell whether news of a response change its entry: it has no bill yet, or an estimated one and this is exact."""
+    return (state, "post") in NEXT or (state == "posted" and not exact and closing.exact and closing.cost is not None)
+
+
+def duplicate(of: int, closed_us: int) -> Closing:
+    """How an entry ends whose response another entry has."""
+    return Closing("voided", closed_us, why=f"duplicate of entry {of}")
+
+
+_NOT_KEPT = "token counts that nobody can have used are not kept"
+
+
+def _absurd(cost: Cost) -> bool:
+    for part in cost.components.values():  # a loop and no comprehension: every call comes by here
+        if abs(part.pico) > MOST:
+            return True
+    return abs(cost.total.pico) > MOST
 
 
 def _key(by: str) -> Callable[[Entry], str]:

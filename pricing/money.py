@@ -7,7 +7,7 @@ integer and nothing is ever rounded but the printing.
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
 from functools import total_ordering
 from typing import ClassVar
 
@@ -15,6 +15,9 @@ from .errors import ConfigError
 
 PICO = 10**12
 """Pico-dollars in a dollar."""
+
+_HALF_UP = Context(rounding=ROUND_HALF_UP)
+"""Of our own, because a thread's decimal context may round otherwise, or trap."""
 
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 """Thousands as "1,234.50" has them. "2,50" is refused: in half of the world it is two and a half, not 250."""
@@ -91,6 +94,14 @@ class Usd:
         whole, part = divmod(abs(self.pico), PICO)
         text = f"{whole}.{part:012d}".rstrip("0").rstrip(".")
         return "-" + text if self.pico < 0 else text
+
+    def __format__(self, spec: str) -> str:
+        """Print as a number does: f"{amount:.2f}" is rounded half up, f"{amount:>10}" is all of it in ten places."""
+        if not spec:
+            return str(self)
+        plain = spec if spec[-1].isalpha() or spec[-1] == "%" else spec + "f"  # else Decimal writes 1E-12
+        with localcontext(_HALF_UP):
+            return format(self.decimal(), plain)
 
     def __repr__(self) -> str:
         return f"Usd.parse({str(self)!r})"

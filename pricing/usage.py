@@ -2,7 +2,7 @@
 
 Replies count in overlapping ways (cached tokens are part of the input, reasoning is part of the output) and under two
 sets of names. Here every token is in exactly one count, so that a cost is a plain sum. Contradictions are clamped and
-named, never trusted and never raised.
+named, never trusted and never raised; totals that are no counts are no usage, for they would price the reply at $0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ FIELDS = (
     "output_tokens",
     "reasoning_tokens",
 )
+
+MOST = 10**9
+"""No reply counts more tokens: a thousand times the largest context window. What says so is unreadable."""
+_ABSENT = object()
 
 
 class Usage:
@@ -78,22 +82,25 @@ class Usage:
     def from_response(cls, usage: Any) -> Usage | None:
         """Read the `usage` object of a Responses, Chat, Embeddings or legacy Completions reply.
 
-        → None when there is no usage object at all; counts that are missing are 0, counts that make no sense are noted
+        → None when there is no usage object, or a total in it is no count (null, text, a fraction, negative, absurd):
+          nobody knows then what was used. Parts that are missing are 0; parts that make no sense are 0 and noted
         Source  SDK 3.54 type docstrings; recorded responses 2024–2026
         """
         if not isinstance(usage, Mapping):
             return None
-        notes: list[str] = []
         if "input_tokens" in usage:
-            total_in = _count(usage, "input_tokens", notes)
-            total_out = _count(usage, "output_tokens", notes)
+            total_in, total_out = usage["input_tokens"], usage.get("output_tokens", _ABSENT)
             inside, outside = usage.get("input_tokens_details"), usage.get("output_tokens_details")
         elif "prompt_tokens" in usage:
-            total_in = _count(usage, "prompt_tokens", notes)
-            total_out = _count(usage, "completion_tokens", notes)
+            total_in, total_out = usage["prompt_tokens"], usage.get("completion_tokens", _ABSENT)
             inside, outside = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
         else:
             return None
+        if total_out is _ABSENT:  # as of embeddings; but a reply whose total is more has produced something
+            total_out = 0 if usage.get("total_tokens", total_in) == total_in else None
+        if not (type(total_in) is type(total_out) is int and 0 <= total_in <= MOST and 0 <= total_out <= MOST):
+            return None
+        notes: list[str] = []
         cached = written = reasoning = 0
         if isinstance(inside, Mapping):
             cached = _part(inside, "cached_tokens", total_in, "input", notes)
@@ -110,18 +117,17 @@ class Usage:
         )
 
 
-def _count(holder: Mapping[str, Any], key: str, notes: list[str]) -> int:
-    value = holder.get(key)
-    if type(value) is int and value >= 0:
-        return value
-    if value is not None:
-        # The type only: a server's text is nothing that a ledger may keep.
-        notes.append(f"{key} is {value if type(value) is int else type(value).__name__}: taken as 0")
-    return 0
-
-
 def _part(holder: Mapping[str, Any], key: str, whole: int, name: str, notes: list[str]) -> int:
-    value = _count(holder, key, notes)
+    value = holder.get(key)
+    if value is None:
+        return 0
+    # Neither a server's text nor a number of a thousand digits is anything that a ledger may keep.
+    if type(value) is not int:
+        notes.append(f"{key} is {type(value).__name__}: taken as 0")
+        return 0
+    if not 0 <= value <= MOST:
+        notes.append(f"{key} is {'negative' if value < 0 else 'absurd'}: taken as 0")
+        return 0
     if value > whole:
         notes.append(f"{key} {value} is more than the {whole} {name} tokens: clamped")
         return whole

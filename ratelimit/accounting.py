@@ -2,27 +2,39 @@
 
 Stands alone (CostTransport) or beside the limiter. Never stores a prompt, a key or a reply: numbers, names and ids
 only.
+
+A budget is a promise, so what it counts of a reply is never less than what may have been spent. Before the send it
+holds the worst case, at the dearest service tier that may serve the call. A reply that ends without a usage is charged
+what was seen of it; where more may have been produced unseen (hidden reasoning, or nothing was seen), it is charged its
+worst case under a budget, and without one what such calls cost on average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pricing.budget import Budget
+from pricing.budget import US_PER_S, Budget
 from pricing.cost import Cost, Unpriced, cost
-from pricing.estimate import Estimate, estimate
-from pricing.ledger import Ledger
+from pricing.estimate import Estimate, estimate, reasons
+from pricing.ledger import Entry, Ledger
+from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
 from pricing.usage import Usage
 
 from .context import CURRENT
+from .errors import RatecardWarning
 from .reply import RUNNING, Outcome
 
 if TYPE_CHECKING:
     from .exchange import Call
+
+
+_UNDECIDED = (None, "", "auto")
+"""Service tiers that leave the choice to the project's setting, which may be priority."""
+_DEAREST = "priority"
 
 
 class Accountant:
@@ -32,10 +44,11 @@ class Accountant:
     budgets  caps checked, and held, before each send (worst case of the call)
     tags     attached to every entry, below the tags of the context
     prices   the price table; the shipped one unless told
-    at       day whose prices apply; today (UTC) unless told
+    at       day whose prices apply; the day of the call (UTC) unless told
+    untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_prices", "_tags", "ledger")
+    __slots__ = ("_at", "_budgets", "_prices", "_tags", "ledger", "untold")
 
     def __init__(
         self,
@@ -51,13 +64,23 @@ class Accountant:
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
         self._at = at
+        self.untold: list[RatecardWarning] = []
 
     def estimate(self, call: Call) -> Estimate:
         """Estimate a call. Done before it waits for admission: nothing slow may stand between admission and send."""
-        return estimate(call.body, endpoint=call.endpoint, input_count=call.count, at=self._day(), prices=self._prices)
+        return estimate(
+            call.body,
+            endpoint=call.endpoint,
+            model=call.model,
+            input_count=call.count,
+            at=self._day(),
+            prices=self._prices,
+        )
 
     def open(self, call: Call, guess: Estimate) -> int:
         """Write the pending entry of a call about to be sent. Raises OverBudget: not sent, nothing written."""
+        if self.untold:
+            raise self.untold.pop()
         context = CURRENT.get()
         tier = call.body.get("service_tier")
         priced = guess.cost
@@ -65,7 +88,7 @@ class Accountant:
             model=call.model,
             endpoint=call.endpoint,
             estimate=None if isinstance(priced, Unpriced) else priced.mean,
-            worst=None if isinstance(priced, Unpriced) else priced.worst,
+            worst=self._worst(call, guess),
             tags={**self._tags, **context.tags} if context.tags else self._tags,
             service_tier=tier if isinstance(tier, str) else None,
             custom_id=context.custom_id,
@@ -81,68 +104,128 @@ class Accountant:
         else:
             self.ledger.expire(entry, f"{name}: sent, and nobody knows whether it was billed; counted at its estimate")
 
-    def close(self, entry: int, call: Call, outcome: Outcome) -> None:
+    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome) -> None:
         """End (or, for a background response, identify) the entry of a call that got a response."""
-        if outcome.status >= 400:
+        if not 200 <= outcome.status < 300:
             self.ledger.void(entry, f"HTTP {outcome.status}: not billed")
             return
         background = call.body.get("background") is True  # only such a response goes on after its reply has ended
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
             self.ledger.attach(entry, outcome.response_id)
             return
-        usage, exact, why = self._usage(call, outcome)
+        usage = Usage.from_response(outcome.usage) if outcome.final else None
+        exact, why = usage is not None, ""
         if usage is None:
-            self.ledger.expire(entry, why)
-            return
-        price = self._price(usage, outcome.model or call.model, outcome)
+            usage, why = self._reckon(call, guess, outcome)
+            if usage is None:
+                self.ledger.expire(entry, why, outcome.response_id)
+                return
+        asked = call.body.get("service_tier")
+        tier = _tier(outcome.service_tier, asked)
+        model = outcome.model or call.model
+        price = self._price(usage, model, tier, self._day())
+        if not exact and self._budgets and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
+            dearest = self._price(usage, model, _DEAREST, self._day())
+            if isinstance(price, Cost) and isinstance(dearest, Cost) and dearest.total > price.total:
+                tier, price = _DEAREST, dearest
         posted = self.ledger.post(
             entry,
             response_id=outcome.response_id,
             usage=usage,
             cost=price,
             model=outcome.model,
-            service_tier=outcome.service_tier,
+            service_tier=tier,
             exact=exact,
             why=why,
         )
         self._tell(posted, price)
 
     def polled(self, call: Call, outcome: Outcome) -> None:
-        """Post what a poll of a background response has to tell, once."""
-        if outcome.status >= 400 or not outcome.response_id or outcome.state in RUNNING:
+        """Post what a poll of a background response has to tell, once, at the prices of the day of its call."""
+        if outcome.status == 404:
+            self.ledger.expire_response(
+                call.response_id, "the server has this response no more; counted at its estimate"
+            )
             return
-        usage = None if outcome.usage is None else Usage.from_response(outcome.usage)
+        if not 200 <= outcome.status < 300:
+            return
+        if call.deletes:
+            self.ledger.expire_response(call.response_id, "deleted before its usage was known; counted at its estimate")
+            return
+        if not outcome.response_id or outcome.state in RUNNING:
+            return
+        usage = Usage.from_response(outcome.usage) if outcome.final else None
         if usage is None:
             if outcome.state and outcome.complete:
-                self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage")
+                self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage that can be read")
             return
-        price = self._price(usage, outcome.model or "", outcome)
+        entry = self.ledger.find(outcome.response_id)
+        tier = _tier(outcome.service_tier, None if entry is None else entry.service_tier)
+        day = self._day() if entry is None or self._at is not None else _day_of(entry)
+        price = self._price(usage, outcome.model or ("" if entry is None else entry.model), tier, day)
         posted = self.ledger.post_response(
             outcome.response_id,
             endpoint=call.endpoint,
             usage=usage,
             cost=price,
             model=outcome.model or "",
-            service_tier=outcome.service_tier,
+            service_tier=tier,
         )
         self._tell(posted, price)
 
-    def _usage(self, call: Call, outcome: Outcome) -> tuple[Usage | None, bool, str]:
-        """Find the usage of a reply: its own, else one counted from a stream's text, else none and why."""
-        if outcome.usage is not None:
-            usage = Usage.from_response(outcome.usage)
-            if usage is not None:
-                return usage, True, ""
-            return None, False, "the reply's usage is unreadable"
-        if outcome.text:
-            output = count_tokens(outcome.text, outcome.model or call.model)
-            why = "the stream carried no usage" if outcome.complete else "the stream was cut before its usage"
-            usage = Usage(input_tokens=call.count.tokens, output_tokens=output)
-            return usage, False, f"{why}: counted from its text"
-        return None, False, "the reply carried no usage; counted at its estimate"
+    def _reckon(self, call: Call, guess: Estimate, outcome: Outcome) -> tuple[Usage | None, str]:
+        """Reckon what a reply without a usage took, and say how; None where nothing but the estimate is known.
 
-    def _price(self, usage: Usage, model: str, outcome: Outcome) -> Cost | Unpriced:
-        return cost(usage, model=model, service_tier=outcome.service_tier, at=self._day(), prices=self._prices)
+        What was seen is counted: the text, what was refused or passed to tools, or the server's own running count.
+        Hidden reasoning is not seen: the output is then at least the mean of such calls, and under a budget the
+        largest that the request allows, for a mean is less than what every other call has spent. The same holds under
+        a budget where nothing at all was seen.
+        """
+        running = Usage.from_response(outcome.usage)
+        model = outcome.model or call.model
+        seen = count_tokens(outcome.text, model) if outcome.text else 0
+        read = call.count.tokens
+        if running is not None:
+            seen, read = max(seen, running.total_output), running.total_input
+        if outcome.usage is not None and running is None:
+            what = "the reply's usage is unreadable"
+        elif seen:
+            what = f"the stream {'carried no usage' if outcome.complete else 'was cut before its usage'}"
+        else:
+            what = "the reply carried no usage"
+        hides = reasons(model) or reasons(call.model)
+        if self._budgets and (hides or not seen):
+            output = max(seen, guess.output_worst)
+            usage = Usage(max(read, guess.input.high), output_tokens=seen, reasoning_tokens=output - seen)
+            return usage, f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
+        if not seen:
+            return None, f"{what}; counted at its estimate"
+        if hides:
+            hidden = max(0, guess.output_mean - seen)
+            usage = Usage(read, output_tokens=seen, reasoning_tokens=hidden)
+            return usage, f"{what}: counted from its text, and its hidden reasoning at the mean of such calls"
+        return Usage(read, output_tokens=seen), f"{what}: counted from its text"
+
+    def _worst(self, call: Call, guess: Estimate) -> Usd | None:
+        """The most a call may cost: what budgets hold.
+
+        A request that names no service tier, or "auto", runs in the project's default one, and nobody here knows that
+        setting: where priority has a price for the model, it is held. service_tier="default" makes the hold smaller.
+        """
+        priced = guess.cost
+        if isinstance(priced, Unpriced):
+            return None
+        if call.body.get("service_tier") in _UNDECIDED:
+            row = self._prices.lookup(call.model, _DEAREST, self._day())
+            if row is not None:
+                rates = row.pico_per_token
+                dearest = guess.input.high * rates["input"] + guess.output_worst * rates.get("output", 0)
+                if dearest > priced.worst.pico:
+                    return Usd(dearest)
+        return priced.worst
+
+    def _price(self, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
+        return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices)
 
     def _tell(self, posted: bool, price: Cost | Unpriced) -> None:
         on_cost = CURRENT.get().on_cost
@@ -151,3 +234,13 @@ class Accountant:
 
     def _day(self) -> date:
         return self._at or datetime.now(UTC).date()
+
+
+def _tier(served: str | None, asked: Any) -> str | None:
+    """Name the service tier to price: the one served; where the reply names none, the one asked for."""
+    tier = served or asked
+    return "default" if tier == "auto" else tier if isinstance(tier, str) else None
+
+
+def _day_of(entry: Entry) -> date:
+    return datetime.fromtimestamp(entry.created_us // US_PER_S, UTC).date()

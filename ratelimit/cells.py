@@ -35,8 +35,11 @@ class Cell(Protocol):
     def surcharge(self, more_us: int, now_us: int) -> None:
         """Add what a charge turned out to cost beyond its booking."""
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
-        """Take over an observation that more is spent than we thought; never the other way round."""
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
+        """Take over an observation that more is spent than we thought; never the other way round.
+
+        clear_us  µs   when the server says it will have room, where it counts per window
+        """
 
     def spent_us(self, now_us: int) -> int:
         """Read how much is spent at this instant (µs)."""
@@ -104,8 +107,8 @@ class Window:
     def surcharge(self, more_us: int, now_us: int) -> None:
         self.charge(now_us, more_us)
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
-        """A backlog of b means that b was spent within the window: as late as can be, to be safe.
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
+        """A backlog of b means that b was spent within the window: as late as can be, unless the server says when.
 
         One of more than the window means that nothing may pass before the rest is over.
         """
@@ -115,7 +118,10 @@ class Window:
         if beyond_us > 0:
             self._closed_until_us = max(self._closed_until_us, now_us + beyond_us)
         elif missing_us > 0:
-            self.charge(now_us, missing_us)
+            self._seq += 1
+            act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
+            self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq]]))
+            self._sum_us += missing_us
 
     def spent_us(self, now_us: int) -> int:
         self._forget(now_us)
@@ -170,7 +176,7 @@ class Slots:
     def surcharge(self, more_us: int, now_us: int) -> None:
         """A request holds one slot, whatever it turned out to cost."""
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
         """No header speaks of slots: this is a cool-down."""
         self._closed_until_us = max(self._closed_until_us, tat_us)
 

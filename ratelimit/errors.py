@@ -23,6 +23,7 @@ __all__ = [
     "NotOffered",
     "OverBudget",
     "QueueFull",
+    "QuotaSpent",
     "RatecardError",
     "RatecardWarning",
     "TableError",
@@ -70,3 +71,16 @@ class QueueFull(AdmissionError):
         self.waiting = waiting
         self.most = most
         super().__init__(f"{waiting} requests wait for admission already, and max_queue is {most}; send it later")
+
+
+class QuotaSpent(AdmissionError):
+    """The server has said that the account's quota or spend limit is used up: waiting does not help."""
+
+    def __init__(self, *, code: str, message: str, retry_after_s: float) -> None:
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the account's quota is spent ({code}): add credit or raise the limit; not sent, and nothing else is for "
+            f"{retry_after_s:.0f} s. The server said: {message}"
+        )

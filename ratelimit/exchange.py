@@ -19,10 +19,11 @@ from pricing.usage import Usage
 from ._json import loads
 from .context import CURRENT
 from .demand import Demand, demand
-from .errors import LedgerError, RatecardError, RatecardWarning
+from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
 from .gate import Gate
-from .headers import observations, rate_limits, read_refusal
-from .preflight import check
+from .headers import Refusal, observations, rate_limits, read_refusal, retry_after_us
+from .outputs import Kind
+from .preflight import check, warn_once
 from .reply import JsonReader, Outcome, StreamReader
 
 if TYPE_CHECKING:
@@ -47,23 +48,44 @@ NOT_SENT = frozenset(
 )
 """Transport errors (httpx and httpx2 spell them alike) after which the server cannot have seen the request."""
 
+MOST_REFUSALS = 100
+"""Temporary 429s of one request that are queued again here: a rival may take the room again and again."""
+
+UNKNOWN = "unknown"
+"""The model of a call whose body names none, until its reply names it."""
+
+_ELSEWHERE = ("prompt", "conversation", "previous_response_id")
+"""What the server may take a model from that a Responses body does not name."""
+
 
 class Call:
     """A request that takes from a model's limits, or asks after one that did.
 
-    endpoint  "/v1/responses" …
-    body      the JSON body; empty for a poll
-    polls     True for GET /responses/{id} and its cancel: no admission, but perhaps the news of a cost
+    endpoint     "/v1/responses" …
+    body         the JSON body; empty for a poll
+    polls        True for GET and DELETE /responses/{id} and its cancel: no admission, but perhaps the news of a cost
+    response_id  the response that is polled; "" for others
+    deletes      True for the DELETE of a response, after which nobody can ask for its cost
     """
 
-    __slots__ = ("_count", "body", "endpoint", "model", "polls")
+    __slots__ = ("_count", "body", "deletes", "endpoint", "model", "polls", "response_id")
 
-    def __init__(self, endpoint: str, body: Mapping[str, Any], *, polls: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        body: Mapping[str, Any],
+        *,
+        polls: bool = False,
+        response_id: str = "",
+        deletes: bool = False,
+    ) -> None:
         self.endpoint = endpoint
         self.body = body
         model = body.get("model")
-        self.model = model if isinstance(model, str) else ""
+        self.model = model if isinstance(model, str) else UNKNOWN
         self.polls = polls
+        self.response_id = response_id
+        self.deletes = deletes
         self._count: Count | None = None
 
     @property
@@ -81,6 +103,7 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
     content  gives the body bytes when they are needed; None when the body is a stream
 
     A body that is no JSON object with a model is not ours to judge: it passes, and the server says what is wrong.
+    Only a Responses body may leave the model out, where a stored prompt or an earlier response names it.
     """
     path = target.partition("?")[0].rstrip("/")
     head, _, last = path.rpartition("/")
@@ -88,7 +111,7 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
         endpoint = _CREATE.get(last)
         if endpoint is None:
             if last == "cancel" and "/responses/" in path:
-                return Call("/v1/responses", {}, polls=True)
+                return _poll(head)
             if last != "compact" or not head.endswith("/responses"):
                 return None
             endpoint = "/v1/responses"
@@ -103,16 +126,45 @@ def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> 
             return None
         if not isinstance(body, dict):
             return None
-        if not isinstance(body.get("model"), str):
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
             # Azure, and long ago OpenAI, named the model in the path instead.
             named = _IN_PATH.search(path)
-            if named is None:
+            if named is not None:
+                body["model"] = unquote(named[1])
+            elif model is not None or endpoint != "/v1/responses" or not any(body.get(key) for key in _ELSEWHERE):
                 return None
-            body["model"] = unquote(named[1])
         return Call(endpoint, body)
-    if method == "GET" and head.endswith("/responses"):
-        return Call("/v1/responses", {}, polls=True)
+    if method in ("GET", "DELETE") and head.endswith("/responses"):
+        return _poll(path, deletes=method == "DELETE")
     return None
+
+
+def _poll(path: str, *, deletes: bool = False) -> Call:
+    response_id = unquote(path.rpartition("/")[2])
+    return Call("/v1/responses", {}, polls=True, response_id=response_id, deletes=deletes)
+
+
+class Tries:
+    """The attempts at one request: how often it was refused, and how long it may still wait.
+
+    tokens  what the server said that it charges for it, in the message of a 429; 0 where it has said nothing
+    """
+
+    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "refused", "tokens")
+
+    def __init__(self, limiter: Limiter | None, max_wait_us: int | None) -> None:
+        self._limiter = limiter
+        self._max_wait_us = max_wait_us
+        self._asked_us = limiter.clock.now_us() if limiter is not None and max_wait_us is not None else 0
+        self.refused = 0
+        self.tokens = 0
+
+    def left_us(self) -> int | None:
+        """How long it may wait from now on (µs); None for as long as it takes."""
+        if self._max_wait_us is None or self._limiter is None:
+            return None
+        return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
 
 
 class Visit:
@@ -121,13 +173,17 @@ class Visit:
     __slots__ = (
         "_accountant",
         "_call",
+        "_ended",
         "_entry",
         "_estimate",
+        "_kind",
         "_limiter",
         "_reader",
         "_reservation",
+        "_retry_after_us",
         "_sent_us",
         "_status",
+        "refusal",
     )
 
     def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
@@ -135,45 +191,71 @@ class Visit:
         self._limiter = limiter
         self._accountant = accountant
         self._estimate = accountant.estimate(call) if accountant is not None and not call.polls else None
+        self._kind: Kind | None = None
         self._reservation: Reservation | None = None
         self._entry: int | None = None
         self._sent_us = 0
         self._status = 0
         self._reader: JsonReader | StreamReader | None = None
+        self._ended = False
+        self._retry_after_us: int | None = None
+        self.refusal: Refusal | None = None  # the 429 it ended with, once its body was read
 
-    def demand(self) -> tuple[Gate, Demand]:
-        """Check the card, then say at which gate to wait and for what. Raises NotOffered, ConfigError."""
+    def demand(self, tokens: int) -> tuple[Gate, Demand] | None:
+        """Check the card, then say at which gate to wait and for what; None for no gate at all.
+
+        A call whose body names no model passes the limits that are given for every model; where there are none it
+        passes unpaced, and a warning says so, once.
+
+        tokens  what the server is known to charge for it; 0 when it has not said so
+
+        Raises  NotOffered, ConfigError
+        """
         call, limiter = self._call, self._limiter
-        assert limiter is not None
+        if limiter is None or call.polls:
+            return None
         limiter.feedback.tell()
         today = limiter.today()
         check(call, limiter.preflight, today, limiter.warned)
+        try:
+            gate = limiter.gate(call.model, call.count.tokens)
+        except ConfigError:
+            if call.body.get("model"):
+                raise
+            warn_once(
+                "a request names no model, for its stored prompt or conversation does, and no limits are given for "
+                'every model: it passes unpaced; limits={"rpm": 500} beside the others would pace it',
+                limiter.warned,
+            )
+            return None
         count = call.count if call.endpoint == "/v1/responses" else None
-        return limiter.gate(call.model, call.count.tokens), demand(
-            call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count
-        )
+        output = None
+        if limiter.policy == "conservative":
+            self._kind = Kind.of(call.body, call.endpoint, CURRENT.get().tags)
+            output = limiter.outputs.foresee(self._kind)
+        wanted = demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count, output=output)
+        return gate, wanted if tokens <= wanted.tokens else wanted._replace(tokens=tokens)
 
     def sent(self, reservation: Reservation | None) -> None:
         """Note the admission, and write the pending ledger entry. Raises OverBudget, LedgerError: not sent."""
         self._reservation = reservation
-        if self._accountant is not None and self._estimate is not None:
-            try:
+        try:
+            if self._accountant is not None and self._estimate is not None:
                 self._entry = self._accountant.open(self._call, self._estimate)
-            except BaseException:
-                if reservation is not None:
-                    reservation.release()
-                raise
-        if reservation is not None:
-            on_admitted = CURRENT.get().on_admitted
-            if on_admitted is not None:
-                on_admitted(reservation)
-            assert self._limiter is not None
-            self._sent_us = self._limiter.clock.now_us()
+            if reservation is not None:
+                on_admitted = CURRENT.get().on_admitted
+                if on_admitted is not None:
+                    on_admitted(reservation)
+                assert self._limiter is not None
+                self._sent_us = self._limiter.clock.now_us()
+        except BaseException as error:
+            self.failed(error, not_sent=True)
+            raise
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, *, not_sent: bool = False) -> None:
         """End an attempt that got no response: nothing was sent, or nobody knows."""
         # An error of ours comes from a middleware below: it has not sent it.
-        not_sent = isinstance(error, RatecardError) or type(error).__name__ in NOT_SENT
+        not_sent = not_sent or isinstance(error, RatecardError) or type(error).__name__ in NOT_SENT
         if self._reservation is not None:
             if not_sent:
                 self._reservation.release()
@@ -207,6 +289,8 @@ class Visit:
             elif seen is not None and name[:12].lower() == b"x-ratelimit-":
                 seen[name.decode("latin-1")] = value.decode("latin-1")
         self._status = status
+        if status == 429:
+            self._retry_after_us = _asked_pause_us(headers)
         if reservation is not None and limiter is not None:
             if processing is not None and processing.isdigit() and len(processing) < 10:
                 reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
@@ -217,7 +301,9 @@ class Visit:
             return  # nobody asks what the reply says
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
-        self._reader = StreamReader(status, coding, undo) if b"event-stream" in kind else JsonReader(status, undo)
+        self._reader = (
+            StreamReader(status, coding, undo) if b"event-stream" in kind.lower() else JsonReader(status, undo)
+        )
 
     def feed(self, chunk: bytes) -> None:
         """See a chunk of the body go by."""
@@ -225,32 +311,64 @@ class Visit:
             self._reader.feed(chunk)
 
     def close(self, complete: bool) -> None:
-        """End the attempt: the body was read to its end (`complete`) or abandoned."""
+        """End the attempt: the body was read to its end (`complete`) or abandoned. A second end changes nothing.
+
+        May run in a collection of garbage, amid work of this very thread: every lock on its way is re-entrant.
+        """
+        if self._ended:
+            return
+        self._ended = True
         reader, self._reader = self._reader, None
         outcome = reader.close(complete) if reader is not None else Outcome(self._status, complete=complete)
         if self._reservation is not None:
             self._settle(self._reservation, outcome)
         if self._accountant is not None:
-            call = self._call
+            call, estimate = self._call, self._estimate
             if call.polls:
                 self._book(lambda books, _: books.polled(call, outcome))
-            elif self._entry is not None:
-                self._book(lambda books, entry: books.close(entry, call, outcome))
+            elif self._entry is not None and estimate is not None:
+                self._book(lambda books, entry: books.close(entry, call, estimate, outcome))
 
     def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
         limiter = self._limiter
         assert limiter is not None
         if outcome.status == 429:
             refusal = read_refusal(outcome.error)
+            if refusal.kind == "unknown" and self._retry_after_us is not None:
+                refusal = refusal._replace(kind="rate")  # a gateway's own words; it does say when to come back
+            self.refusal = refusal
             # A refused request still counts as a request, and takes no tokens (facts: error-codes guide, 2026-07-15).
             reservation.settle(tokens=0)
-            if refusal.kind == "rate":
-                limiter.feedback.refused(reservation.gate, refusal, None)
-        elif reservation.demand.refunds and outcome.status == 200 and outcome.usage is not None:
+            limiter.feedback.refused(reservation.gate, refusal, self._retry_after_us)
+            on_refused = CURRENT.get().on_refused
+            if on_refused is not None:
+                on_refused(refusal)
+        elif reservation.demand.refunds and outcome.status == 200 and outcome.final:
             used = Usage.from_response(outcome.usage)
             if used is not None:
-                reservation.settle(tokens=used.total_input + used.total_output)
+                # No bucket is fuller than full, whatever number a reply states.
+                full = [limit.capacity for limit in reservation.gate.lane.limits if limit.unit == "tokens"]
+                most = max([reservation.demand.tokens, *full])
+                if self._kind is not None:
+                    reserved = max(0, reservation.demand.tokens - self._call.count.tokens)
+                    limiter.outputs.learn(self._kind, reserved, used.total_output)
+                reservation.settle(tokens=min(used.total_input + used.total_output, most))
         reservation.end()
+
+    @property
+    def terminal(self) -> bool:
+        """The 429 it ended with is known, and nobody above needs to try again: the waiting is done here."""
+        return self.refusal is not None and self.refusal.kind != "unknown"
+
+    def again(self, tries: Tries) -> bool:
+        """Say whether this attempt, which ended with a 429, is to be queued again; the limiter has learned from it."""
+        refusal = self.refusal
+        if refusal is None or refusal.kind not in ("rate", "slow_down") or tries.refused >= MOST_REFUSALS:
+            return False
+        tries.refused += 1
+        if refusal.limit_name.startswith("tp") and refusal.requested is not None:
+            tries.tokens = refusal.requested
+        return True
 
     def _book(self, write: Callable[[Accountant, int], None]) -> None:
         """Write to the ledger after the fact.
@@ -262,6 +380,22 @@ class Visit:
         try:
             write(accountant, -1 if self._entry is None else self._entry)
         except LedgerError as error:
-            warnings.warn(
-                f"the cost of a call could not be written and stays pending: {error}", RatecardWarning, stacklevel=2
-            )
+            text = f"the cost of a call could not be written and stays pending: {error}"
+            try:
+                warnings.warn(text, RatecardWarning, stacklevel=2)
+            except RatecardWarning as warning:  # warnings are errors here: raised now, this one would lose the reply
+                accountant.untold.append(warning)
+
+
+def _asked_pause_us(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    names = (b"retry-after", b"retry-after-ms")
+    return retry_after_us(
+        {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers if name.lower() in names}
+    )
+
+
+def final_refusal(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a 429 that is not to be retried by whoever gets it: the waiting has been done here."""
+    return [(name, value) for name, value in headers if name.lower() != b"x-should-retry"] + [
+        (b"x-should-retry", b"false")
+    ]

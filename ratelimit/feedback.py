@@ -22,6 +22,14 @@ from .stores.memory import MAX_SLACK_US
 if TYPE_CHECKING:
     from .limiter import Limiter
 
+RAMP_STEP, RAMP_EVERY_US = (3, 2), 15 * 60_000_000
+"""After "slow down": at most half as much again every 15 minutes. Source: the error-codes guide (Aug–Oct 2026)."""
+SLOW_DOWN_ONCE_US = 10_000_000
+"""One "slow down" counts for this long: the replies of a burst say it all at once."""
+WINDOWS_US = (1_000_000, 10_000_000)
+"""Windows that servers are known to enforce, beside the whole period: a second (OpenAI's help text), ten (Azure)."""
+EXACT_US = 50_000
+"""How far the time that a bucket tells may be off: clocks, rounding, and what else arrived in between."""
 COOL_DOWN_US = 1_000_000
 """How long to hold back after a 429 that says neither which limit was reached nor for how long."""
 JITTER = 0.1
@@ -53,23 +61,68 @@ class Feedback:
         back for as long as the server says, and the burst is taken to be spent.
         """
         early_us = refusal.retry_after_us if refusal.retry_after_us is not None else retry_after_us
+        now_us = gate.clock.now_us()
+        if self._limiter.signals.listeners:
+            self._limiter.signals.emit(
+                "refused", now_us, gate.lane.name, refusal.limit_name, why=refusal.kind, wait_us=early_us
+            )
+        if refusal.kind == "quota":
+            self._limiter.signals.stop(refusal.code, refusal.message, now_us)
+            for one in self._limiter.gates():
+                one.line.wake_all()
+        elif refusal.kind == "slow_down":
+            self._slow_down(gate, now_us)
+            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
+            self.cool_down(gate, early_us)
+        gate.line.nudge()
+
+    def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
+        """Take in what the message says of a limit; False when it says nothing of one of ours."""
         store = gate.store
         for key, known in zip(gate.lane.keys, gate.full, strict=True):
             if known.name == refusal.limit_name and refusal.limit and refusal.used is not None and _alike(known):
                 if refusal.limit != known.capacity:
                     self._differs(gate, known, refusal.limit)
+                    known = next(one for one in gate.full if one.name == known.name)
+                window_us = self._learn_window(gate, known, refusal, early_us)
                 # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                spent_us = -(-min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
-                store.observe(key, spent_us - _beyond_us(known))
+                spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
+                store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
                 store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
-                break
-        else:
-            wait_us = COOL_DOWN_US if early_us is None else early_us
-            self.cool_down(gate, wait_us + int(wait_us * JITTER * self._random.random()))
-        gate.line.nudge()
+                return True
+        return False
 
-    def cool_down(self, gate: Gate, wait_us: int) -> None:
+    def _learn_window(self, gate: Gate, known: Limit, refusal: Refusal, early_us: int | None) -> int:
+        """Find out from a refusal that no bucket would have made that the server counts per window, and of what length.
+
+        A continuous bucket says "try again in (used + requested − limit) / limit × period", to the millisecond. What
+        is told a much longer time meets the edge of a window; what is refused although its numbers fit meets a shorter
+        one. The time until its edge is the least that the window can be.
+
+        → µs; 0 for a bucket
+        """
+        now_us = known.burst_us if known.window else 0
+        if early_us is None or refusal.requested is None or refusal.used is None or not refusal.limit:
+            return now_us
+        over = refusal.used + refusal.requested - refusal.limit
+        if over > 0 and early_us <= over * known.period_us // refusal.limit + EXACT_US:
+            return now_us  # a bucket's own words
+        window_us = next((one for one in WINDOWS_US if early_us <= one), known.period_us)
+        if (known.window and window_us <= known.burst_us) or window_us > known.period_us:
+            return now_us  # known already, and the time it says is within it
+        self._limiter.adopt(gate, replace(known, burst_us=window_us, window=True))
+        self._tell(
+            f"{gate.lane.name}: the server counts {known.name} per {window_us // 1_000_000} s instead of refilling "
+            f"continuously; that is obeyed. To declare it: Limit({known.name!r}, {known.unit!r}, {known.capacity}, "
+            f"{known.period_us}, burst_us={window_us}, window=True)"
+        )
+        return window_us
+
+    def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
+        wait_us = COOL_DOWN_US if wait_us is None else wait_us
+        wait_us += int(wait_us * JITTER * self._random.random())
         lane = gate.lane
         for key, known in sorted(zip(lane.keys, lane.limits, strict=True), key=lambda pair: _ORDER[pair[1].unit]):
             if known.unit == "concurrent":
@@ -78,6 +131,27 @@ class Feedback:
                 # The smallest request waits exactly so long; a window is closed until then.
                 gate.store.observe(key, known.burst_us + wait_us - (0 if known.window else known.charge_us(1)))
             return
+
+    def _slow_down(self, gate: Gate, now_us: int) -> None:
+        """Use less of the largest limit; every quarter of an hour it may be half as much again, up to the table's."""
+        known = next((limit for limit in gate.full if limit.unit == "tokens"), gate.full[0])
+        if now_us < gate.slowed_us + SLOW_DOWN_ONCE_US:
+            return  # what was in the air when it came tells nothing new
+        gate.slowed_us, gate.ramp_us = now_us, now_us + RAMP_EVERY_US
+        slower = max(1, known.capacity * RAMP_STEP[1] // RAMP_STEP[0])
+        self._limiter.adopt(gate, replace(known, capacity=slower))
+        self._tell(f"{gate.lane.name}: the server asks to slow down; {known.name} is {slower:,} and rises again slowly")
+
+    def _ramp(self, gate: Gate, now_us: int) -> None:
+        """Raise a limit that was slowed down by one step."""
+        gate.ramp_us = 0
+        for known, table in zip(gate.full, gate.table, strict=True):
+            if (known.capacity < table.capacity and known.unit == "tokens") or len(gate.full) == 1:
+                faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
+                self._limiter.adopt(gate, replace(known, capacity=faster))
+                if faster < table.capacity:
+                    gate.ramp_us = now_us + RAMP_EVERY_US
+                return
 
     def headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
         """Learn from the headers of a reply how full the server's buckets are, and how large.
@@ -89,6 +163,8 @@ class Feedback:
         thought.
         """
         store = gate.store
+        if gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
+            self._ramp(gate, gate.clock.now_us())
         for name, capacity, backlog_us in seen:
             if name.startswith("project-") and all(known.name != name for known in gate.full):
                 self._found(gate, name, capacity)
@@ -101,8 +177,9 @@ class Feedback:
                     else:
                         gate.seen.pop(name, None)
                     # Delays alone let the server lag behind our books, by no more than the margin kept for them.
+                    # Of a window they tell a share, and nothing that could be added to what is in the air.
                     spent_us = backlog_us - age_us - _beyond_us(known)
-                    if spent_us - store.backlog_us(key) > store.slack_us(key):
+                    if not known.window and spent_us - store.backlog_us(key) > store.slack_us(key):
                         store.observe(key, spent_us)
                 break
 
@@ -122,6 +199,8 @@ class Feedback:
             capacity = table.capacity  # using less than there is was somebody's decision
         head = f"{gate.lane.name}: the server's {name} is {capacity:,}, {ours} says {table.capacity:,}; "
         aim = capacity if self._adopt else min(capacity, table.capacity)
+        if aim > known.capacity and gate.ramp_us:
+            return  # it was slowed down for another reason
         if aim > known.capacity:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
@@ -136,6 +215,9 @@ class Feedback:
             self._tell(head + f'to use it: limits={{"{gate.lane.name}": {{"{name}": {capacity}, …}}}}, or adopt=True')
 
     def _tell(self, text: str) -> None:
+        limiter = self._limiter
+        if limiter.signals.listeners:
+            limiter.signals.emit("corrected", limiter.clock.now_us(), text.partition(":")[0], why=text)
         if text not in self._limiter.warned:
             self._limiter.warned.add(text)
             self._notices.append(text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
+from .events import Signals
 from .limit import Limit
 from .line import Line
 from .stores.base import Claim, Lane, Store
@@ -20,21 +21,38 @@ class Gate:
     full      (n,)  the limits before headroom was taken off
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
+    slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
-    __slots__ = ("clock", "full", "lane", "line", "longer", "look_us", "seen", "store", "table")
+    __slots__ = (
+        "clock",
+        "full",
+        "lane",
+        "line",
+        "longer",
+        "look_us",
+        "ramp_us",
+        "seen",
+        "signals",
+        "slowed_us",
+        "store",
+        "table",
+    )
 
-    def __init__(self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, lane: Lane, full: tuple[Limit, ...], line: Line, signals: Signals
+    ) -> None:
         self.store = store
+        self.signals = signals
         self.clock = clock
-        self.lane = lane
         self.full = self.table = full
-        self.look_us = 0
+        self.look_us = self.ramp_us = self.slowed_us = 0
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
+        self.lane = lane
         store.open(lane)
 
     def obey(self, key: str, full: Limit, reduced: Limit) -> None:
@@ -55,40 +73,50 @@ class Gate:
 
     def claim(self, demand: Demand, spare_ppm: int = 0) -> Claim:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
-        lane = self.lane
-        charges = []
-        for limit, unit in zip(lane.limits, lane.units, strict=True):
-            if unit == "tokens":
-                amount = demand.tokens
-            elif unit == "requests":
-                amount = demand.requests
-            else:
-                amount = 1 if unit == "concurrent" else demand.images
-            charge_us = -(-amount * limit.period_us // limit.capacity)
-            if charge_us > limit.burst_us:
-                raise NeverFits(limit=limit.name, demand=amount, capacity=limit.largest, model=lane.name)
-            charges.append(charge_us)
-        return Claim(lane, tuple(charges), spare_ppm)
+        lane = self.lane  # read once: a reply may put another in force meanwhile
+        amounts = (*demand[:3], 1)
+        charges_us: list[int] = []
+        for kind, period_us, capacity, burst_us in lane.plan:
+            charge_us = -(-amounts[kind] * period_us // capacity)
+            if charge_us > burst_us:
+                charge_us = self._whole(lane, amounts, charge_us, len(charges_us))
+            charges_us.append(charge_us)
+        return Claim(lane, tuple(charges_us), spare_ppm)
 
-    def wait_us(self, claim: Claim, priority: str, ahead_us: Sequence[int]) -> tuple[int, str]:
-        """Foresee how long a request would wait at least behind so much of its own class, and on which limit."""
-        lane = claim.lane
-        longest, name = 0, lane.limits[0].name
+    def _whole(self, lane: Lane, amounts: Sequence[int], charge_us: int, place: int) -> int:
+        """What to charge for more than can be spent at once: a whole window that was only learned, else NeverFits.
+
+        Nobody has promised that a learned window is the server's last word, so it is left to judge.
+        """
+        limit, declared = lane.limits[place], self.table[place]
+        if limit.window and not declared.window and charge_us <= declared.burst_us:
+            return limit.burst_us
+        raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
+
+    def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:
+        """Foresee, for each limit, how long a request waits for it at least behind so much of its own class (µs)."""
+        lane, store = claim.lane, self.store
+        waits_us = []
         for limit, key, before_us, charge_us in zip(lane.limits, lane.keys, ahead_us, claim.charges_us, strict=True):
-            if charge_us:
-                if limit.unit == "concurrent":
-                    before_us = 0  # nobody knows when a slot is free
-                slack_us = self.store.slack_us(key)
-                free_us = room_us(charge_us, limit.burst_us, slack_us, claim.spare_ppm)
-                wait_us = self.store.wait_us(key, before_us, charge_us, free_us)
-                if wait_us > longest:
-                    longest, name = wait_us, limit.name
-        return longest, name
+            if not charge_us:
+                waits_us.append(0)
+                continue
+            if limit.unit == "concurrent":
+                before_us = 0  # nobody knows when a slot is free
+            free_us = room_us(charge_us, limit.burst_us, store.slack_us(key), claim.spare_ppm)
+            waits_us.append(store.wait_us(key, before_us, charge_us, free_us))
+        return tuple(waits_us)
+
+    def wait_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, str]:
+        """The longest of these waits, and the limit it is for."""
+        waits_us = self.waits_us(claim, ahead_us)
+        longest_us = max(waits_us)
+        return longest_us, claim.lane.limits[waits_us.index(longest_us)].name
 
     def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
-            wait_us, name = self.wait_us(claim, priority, self.line.ahead_us(claim, priority))
+            wait_us, name = self.wait_us(claim, self.line.ahead_us(claim, priority))
             if wait_us > max_wait_us:
                 raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
 
@@ -105,13 +133,38 @@ class Gate:
             return pause_us
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
         if (exact and wait_us > left_us) or left_us < 0:
-            foreseen_us, name = self.wait_us(ticket.claim, ticket.priority, (0,) * len(ticket.claim.charges_us))
+            foreseen_us, name = self.wait_us(ticket.claim, (0,) * len(ticket.claim.charges_us))
             raise WouldWait(
                 limit=name if foreseen_us else self.tightest(ticket.claim),
                 retry_after_s=max(wait_us, foreseen_us, 1) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
         return min(pause_us, left_us + 1)
+
+    def queued(self, ticket: Ticket) -> None:
+        """Tell listeners that a request is about to join the line."""
+        wait_us, limit = self.wait_us(ticket.claim, self.line.ahead_us(ticket.claim, ticket.priority))
+        self.signals.emit(
+            "queued",
+            ticket.asked_us,
+            self.lane.name,
+            limit,
+            priority=ticket.priority,
+            wait_us=wait_us,
+            ahead=self.line.count,
+        )
+
+    def gave_up(self, ticket: Ticket) -> None:
+        """Tell listeners that a request has left the line without being admitted."""
+        now_us = self.clock.now_us()
+        self.signals.emit(
+            "gave_up",
+            now_us,
+            self.lane.name,
+            ticket.limit,
+            priority=ticket.priority,
+            waited_us=now_us - ticket.asked_us,
+        )
 
     def tightest(self, claim: Claim) -> str:
         """The name of the limit that makes this claim wait."""

@@ -59,12 +59,13 @@ class Bucket:
     slack_us  µs   the part of the burst kept free for delay jitter
     """
 
-    __slots__ = ("_marks", "_seq", "slack_us", "slack_wanted_us", "tat_us")
+    __slots__ = ("_first", "_marks", "_seq", "slack_us", "slack_wanted_us", "tat_us")
 
     def __init__(self) -> None:
         self.tat_us = 0
         self.slack_us = self.slack_wanted_us = 0
         self._seq = 0
+        self._first = 0  # no charge before this number can be given back
         # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
         # is the lowest backlog seen since.
         self._marks: list[list[int]] = []
@@ -75,31 +76,36 @@ class Bucket:
 
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge the bucket at an instant; return the charge's number, which `refund` asks for."""
+        number = self._seq = self._seq + 1
         backlog_us = self.tat_us - act_us
         if backlog_us <= 0:
-            backlog_us = 0
-            self.tat_us = act_us + charge_us
             # An empty backlog caps every older refund at nothing: no earlier mark can matter any more.
-            self._marks.clear()
-        else:
-            self.tat_us += charge_us
-            marks = self._marks
-            while marks and marks[-1][1] >= backlog_us:
-                marks.pop()
-        self._seq += 1
-        self._marks.append([self._seq, backlog_us])
-        if len(self._marks) > REFUND_MEMORY:
+            self.tat_us = act_us + charge_us
+            self._first = number
+            if self._marks:
+                self._marks.clear()
+            return number
+        self.tat_us += charge_us
+        marks = self._marks
+        while marks and marks[-1][1] >= backlog_us:
+            marks.pop()
+        marks.append([number, backlog_us])
+        if len(marks) > REFUND_MEMORY:
             # Forget the second-oldest: charges before it now see the oldest (lower) mark, so refunds only shrink.
-            seq = self._marks[1][0]
-            del self._marks[1]
-            self._marks[0][0] = seq
-        return self._seq
+            marks[0][0] = marks[1][0]
+            del marks[1]
+        return number
 
     def refund(self, number: int, back_us: int) -> int:
         """Give back up to `back_us` of charge `number`, as far as it is still outstanding; return what was given.
 
         Law  equal to replaying history with the smaller charge (tests/laws/test_refunds.py)
         """
+        if number < self._first:
+            return 0
+        if not self._marks or self._marks[-1][0] <= number:  # nobody has charged since: all of it is outstanding
+            self.tat_us -= back_us
+            return back_us
         for mark in self._marks:
             if mark[0] > number:
                 seen_us = mark[1]
@@ -119,13 +125,14 @@ class Bucket:
         """Add what a charge turned out to cost beyond its booking."""
         self.charge(now_us, more_us)
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
         """Take over an observation that the bucket is emptier than we thought; never the other way round."""
         if tat_us > self.tat_us:
             self.tat_us = tat_us
             # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
             self._seq += 1
-            self._marks = [[self._seq, 0]]
+            self._first = self._seq
+            self._marks.clear()
 
     def spent_us(self, now_us: int) -> int:
         """Read the backlog at this instant (µs)."""

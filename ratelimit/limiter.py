@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import ConfigError, RatecardWarning
+from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
-from .line import Classes, Line, Priorities
-from .reservation import Admission, Reservation, amount
+from .line import Classes, Line, Priorities, Rank
+from .outputs import Outputs
+from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
@@ -111,7 +114,9 @@ class Limiter:
         self._gates: dict[str, Gate] = {}
         self._gates_by_pool: dict[str, Gate] = {}
         self.warned: set[str] = set()
+        self.signals = Signals()
         self.feedback = Feedback(self, adopt)
+        self.outputs = Outputs()
         if tier is not None:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
             if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
@@ -158,9 +163,10 @@ class Limiter:
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
-        gate = self.gate(model, tokens)
-        demand = Demand(amount("requests", requests), amount("tokens", tokens), amount("images", images), self.policy)
-        return self.admit(gate, demand, self.max_wait_us if max_wait is None else wait_us(max_wait), priority)
+        check(requests, tokens, images)
+        demand = Demand(requests, tokens, images, self.policy)
+        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return self.admit(self.gate(model, tokens), demand, max_wait_us, priority)
 
     def areserve(
         self,
@@ -173,23 +179,76 @@ class Limiter:
         priority: str | None = None,
     ) -> Admission:
         """The same for async code: `async with limiter.areserve(...) as r` or `r = await limiter.areserve(...)`."""
-        gate = self.gate(model, tokens)
-        demand = Demand(amount("requests", requests), amount("tokens", tokens), amount("images", images), self.policy)
-        return Admission(self, gate, demand, self.max_wait_us if max_wait is None else wait_us(max_wait), priority)
+        check(requests, tokens, images)
+        demand = Demand(requests, tokens, images, self.policy)
+        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return Admission(self, self.gate(model, tokens), demand, max_wait_us, priority)
 
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
-        name, spare_ppm = self.priorities.named(priority)
-        booking, waited_us = admit(gate, demand, gate.claim(demand, spare_ppm), name, max_wait_us)
-        return Reservation(gate, booking, demand, waited_us)
+        rank = self.priorities.named(priority)
+        reservation = Reservation(gate, *admit(gate, demand, rank, max_wait_us), demand)
+        if self.signals.listeners:
+            self._admitted(reservation, rank)
+        return reservation
 
     async def aadmit(
         self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
-        name, spare_ppm = self.priorities.named(priority)
-        booking, waited_us = await admit_async(gate, demand, gate.claim(demand, spare_ppm), name, max_wait_us)
-        return Reservation(gate, booking, demand, waited_us)
+        rank = self.priorities.named(priority)
+        reservation = Reservation(gate, *await admit_async(gate, demand, rank, max_wait_us), demand)
+        if self.signals.listeners:
+            self._admitted(reservation, rank)
+        return reservation
+
+    def _admitted(self, reservation: Reservation, rank: Rank) -> None:
+        requests, tokens, images = reservation.demand[:3]
+        self.signals.emit(
+            "admitted",
+            self.clock.now_us(),
+            reservation.model,
+            reservation.waited_for,
+            priority=rank.priority,
+            waited_us=reservation.waited_us,
+            requests=requests,
+            tokens=tokens,
+            images=images,
+        )
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(event)` for everything that happens (ratelimit.events.Event); returns what ends that."""
+        signals = self.signals
+        signals.listeners = (*signals.listeners, listener)
+
+        def stop() -> None:
+            signals.listeners = tuple(one for one in signals.listeners if one is not listener)
+
+        return stop
+
+    def snapshot(self) -> dict[str, Any]:
+        """What stands now, ready for JSON: each lane's limits (units, seconds), what is spent of them, who waits."""
+        store, lanes = self.store, {}
+        for gate in self.gates():
+            limits = {}
+            for limit, key in zip(gate.lane.limits, gate.lane.keys, strict=True):
+                spent_us = store.backlog_us(key)
+                limits[limit.name] = {
+                    "capacity": limit.capacity,
+                    "period_s": None if limit.unit == "concurrent" else limit.period_us / US_PER_S,
+                    "spent": spent_us * limit.capacity // limit.period_us,
+                    "free": max(0, limit.burst_us - spent_us) * limit.capacity // limit.period_us,
+                    "full_in_s": None if limit.unit == "concurrent" else spent_us / US_PER_S,
+                    "margin_s": store.slack_us(key) / US_PER_S,
+                }
+            lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
+        halt = self.signals.halt
+        return {
+            "tier": self.tier,
+            "lanes": lanes,
+            "outputs": self.outputs.as_dict(),
+            "halted": None if halt is None else halt[0],
+        }
 
     def gate(self, model: str, tokens: int = 0) -> Gate:
         """The lane that a model's requests of so many input tokens pass, and its line."""
@@ -252,7 +311,7 @@ class Limiter:
             keys, full = tuple(key for key, _ in limits), tuple(limit for _, limit in limits)
             # Lanes that share a limit stand in one line, and any two may come to share one with a third.
             line = self._shared_line if self._pools else Line(self.priorities, self._max_queue)
-            fresh = Gate(self.store, self.clock, Lane(name, self._reduced(full), keys), full, line)
+            fresh = Gate(self.store, self.clock, Lane(name, self._reduced(full), keys), full, line, self.signals)
             gate = self._gates_by_pool.setdefault(kind, fresh)  # another thread may have been quicker
         return gate
 

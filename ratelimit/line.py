@@ -63,17 +63,24 @@ class Priority(NamedTuple):
     leave: float = 0.0
 
 
+class Rank(NamedTuple):
+    """The class that a request waits in, as the shells need it: its name, and what it leaves free (ppm)."""
+
+    priority: str
+    spare_ppm: int
+
+
 Classes = Mapping[str, "int | Mapping[str, int | float]"]
 """What users write: {"interactive": 8, "batch": {"weight": 1, "leave": 0.1}}."""
 
 
 class Priorities:
-    """The classes of one limiter; requests that name none are of the class `usual`.
+    """The classes of one limiter; requests that name none are normal, or of the first class.
 
     Raises  ConfigError when `given` is no mapping of names to weights
     """
 
-    __slots__ = ("classes", "usual")
+    __slots__ = ("_ranks", "_usual", "classes")
 
     def __init__(self, given: Classes | None) -> None:
         if given is not None and (not isinstance(given, Mapping) or not given):
@@ -91,13 +98,15 @@ class Priorities:
             if isinstance(one.leave, bool) or not isinstance(one.leave, int | float) or not 0 <= one.leave < 1:
                 raise ConfigError(f"priority {name}: leave is a share, 0 ≤ leave < 1, not {one.leave!r}")
             self.classes[name] = one
-        self.usual = "normal" if "normal" in self.classes else next(iter(self.classes))
+        self._ranks = {name: Rank(name, round(one.leave * 1_000_000)) for name, one in self.classes.items()}
+        self._usual = self._ranks.get("normal") or next(iter(self._ranks.values()))
 
-    def named(self, name: str | None) -> tuple[str, int]:
-        """The class of a request and what it leaves free (ppm). Raises ConfigError for an unknown one."""
-        name = self.usual if name is None else name
+    def named(self, name: str | None) -> Rank:
+        """The class of a request. Raises ConfigError for an unknown one."""
+        if name is None:
+            return self._usual
         try:
-            return name, round(self.classes[name].leave * 1_000_000)
+            return self._ranks[name]
         except (KeyError, TypeError):  # unknown, or not even a name
             raise ConfigError(f"unknown priority {name!r}; known: {', '.join(self.classes)}") from None
 
@@ -213,17 +222,17 @@ class Line:
         self._shares = Shares(self._classes)
         self._waiting = dict.fromkeys(self._classes, 0)
         self._blocking: list[Ticket] = []
-        self._count = 0
+        self.count = 0
         self._number = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def join(self, ticket: Ticket) -> None:
         """Stand in line. Raises QueueFull when as many wait as may."""
         with self.lock:
-            if self._most is not None and self._count >= self._most:
-                raise QueueFull(waiting=self._count, most=self._most)
+            if self._most is not None and self.count >= self._most:
+                raise QueueFull(waiting=self.count, most=self._most)
             self._number += 1
             ticket.number = self._number
             self._add(ticket)
@@ -277,7 +286,7 @@ class Line:
 
     def patience_us(self) -> int:
         """How long somebody behind sleeps, unless woken."""
-        return PATIENCE_US + PATIENCE_MORE_US * self._count
+        return PATIENCE_US + PATIENCE_MORE_US * self.count
 
     def sleeps(self, ticket: Ticket, pause_us: int) -> None:
         """Note that a first one sleeps, and for how long."""
@@ -285,9 +294,16 @@ class Line:
 
     def nudge(self) -> None:
         """Wake the first ones: the store has changed, and their sleep may be too long."""
-        if self._count:
+        if self.count:
             with self.lock:
                 self._wake_first()
+
+    def wake_all(self) -> None:
+        """Wake everybody: nobody needs to wait any more."""
+        with self.lock:
+            for file in self._files.values():
+                for ticket in file.everybody():
+                    ticket.wake()
 
     def claim_again(self, gate: Gate) -> None:
         """Let everybody at a gate ask for what they want by its new limits."""
@@ -319,7 +335,7 @@ class Line:
             file = self._files[key] = File(key, self._classes)
         file.add(ticket)
         ticket.place = -1
-        self._count += 1
+        self.count += 1
         self._waiting[ticket.priority] += 1
         if ticket.blocks:
             self._blocking.append(ticket)
@@ -331,11 +347,11 @@ class Line:
         file.drop(ticket)
         if not file.alive:
             del self._files[file.key]
-        self._count -= 1
+        self.count -= 1
         self._waiting[ticket.priority] -= 1
         if ticket.blocks:
             self._blocking.remove(ticket)
-        if not self._count:
+        if not self.count:
             self._shares = Shares(self._classes)
 
     def _claim_again(self, ticket: Ticket) -> None:

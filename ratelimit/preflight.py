@@ -46,10 +46,10 @@ def check(call: Call, policy: Literal["raise", "warn", "off"], today: date, warn
     for no in findings(card, call, today):
         if policy == "raise":
             raise NotOffered(no)
-        _warn_once(no, warned)
+        warn_once(no, warned)
     near = _shutdown_warning(card, today)
     if near is not None:
-        _warn_once(near, warned)
+        warn_once(near, warned)
 
 
 def findings(card: ModelCard, call: Call, today: date) -> Iterator[str]:
@@ -103,7 +103,8 @@ def _could_exceed(body: Any, endpoint: str, context_window: int) -> bool:
     return measure(body, endpoint).utf8_bytes > context_window
 
 
-def _warn_once(message: str, warned: set[str]) -> None:
+def warn_once(message: str, warned: set[str]) -> None:
+    """Give a warning that was not given before."""
     if message not in warned:
         warned.add(message)
         warnings.warn(message, RatecardWarning, stacklevel=2)

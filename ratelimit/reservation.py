@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .demand import Demand
 from .errors import ConfigError
+from .events import Kind
 from .gate import Gate
 from .stores.base import Booking
 from .stores.memory import MAX_SLACK_US
@@ -15,22 +16,27 @@ from .stores.memory import MAX_SLACK_US
 if TYPE_CHECKING:
     from .limiter import Limiter
 
+QUICKEST_US = 500
+"""A delay that no network is worth a thought for."""
+
 
 class Reservation:
     """Admission for one request; end it with `settle` or `release`. Works as a context manager in both colours.
 
-    demand     what was charged
-    waited_us  how long the caller stood in line
-    gate       the gate it came through
+    demand      what was charged
+    waited_us   how long the caller stood in line
+    waited_for  the limit it waited for; "" when it did not wait
+    gate        the gate it came through
     """
 
-    __slots__ = ("_booking", "demand", "gate", "waited_us")
+    __slots__ = ("_booking", "demand", "gate", "waited_for", "waited_us")
 
-    def __init__(self, gate: Gate, booking: Booking, demand: Demand, waited_us: int) -> None:
+    def __init__(self, gate: Gate, booking: Booking, waited_us: int, waited_for: str, demand: Demand) -> None:
         self.gate = gate
         self._booking = booking
         self.demand = demand
         self.waited_us = waited_us
+        self.waited_for = waited_for
 
     @property
     def model(self) -> str:
@@ -49,43 +55,40 @@ class Reservation:
         """
         booking = self._booking
         if booking.open:
-            old = self.demand
-            if (
-                (tokens is None or amount("tokens", tokens) == old.tokens)
-                and (requests is None or amount("requests", requests) == old.requests)
-                and (images is None or amount("images", images) == old.images)
-            ):
+            booked_requests, booked_tokens, booked_images = self.demand[:3]
+            if tokens is None:
+                tokens = booked_tokens
+            if requests is None:
+                requests = booked_requests
+            if images is None:
+                images = booked_images
+            check(requests, tokens, images)
+            if tokens == booked_tokens and requests == booked_requests and images == booked_images:
                 booking.open = False
             else:
-                self._adjust(
-                    old.tokens if tokens is None else tokens,
-                    old.requests if requests is None else requests,
-                    old.images if images is None else images,
-                )
+                amounts = (requests, tokens, images, 1)
+                charges_us = [
+                    -(-amounts[kind] * period_us // capacity) for kind, period_us, capacity, _ in booking.lane.plan
+                ]
+                self.gate.store.settle(booking, charges_us)
+                if self.gate.line.count:
+                    self.gate.line.nudge()
+                if self.gate.signals.listeners:
+                    self._tell("settled", requests=requests, tokens=tokens, images=images)
         if booking.holds:
             self.end()
-
-    def _adjust(self, tokens: int, requests: int, images: int) -> None:
-        booking, gate = self._booking, self.gate
-        lane = booking.lane
-        charges_us = []
-        for limit, unit, booked_us in zip(lane.limits, lane.units, booking.charges_us, strict=True):
-            if unit == "tokens":
-                charges_us.append(-(-tokens * limit.period_us // limit.capacity))
-            elif unit == "requests":
-                charges_us.append(-(-requests * limit.period_us // limit.capacity))
-            elif unit == "images":
-                charges_us.append(-(-images * limit.period_us // limit.capacity))
-            else:
-                charges_us.append(booked_us)
-        gate.store.settle(booking, tuple(charges_us))
-        gate.line.nudge()
 
     def release(self) -> None:
         """End the reservation as never sent: everything still outstanding goes back."""
         if self._booking.open or self._booking.holds:
             self.gate.store.release(self._booking)
             self.gate.line.nudge()
+            if self.gate.signals.listeners:
+                self._tell("released")
+
+    def _tell(self, kind: Kind, **facts: Any) -> None:
+        gate = self.gate
+        gate.signals.emit(kind, gate.clock.now_us(), gate.lane.name, booked_tokens=self.demand.tokens, **facts)
 
     def end(self) -> None:
         """End the reservation as it is: the charge stays, and what it held of a concurrency limit is free."""
@@ -101,16 +104,16 @@ class Reservation:
         A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the
         backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
         """
-        if delay_us <= self._booking.slack_us:
-            return  # no limit's margin is exceeded
-        lane = self._booking.lane
-        for key, charge_us, backlog_us in zip(
-            lane.keys, self._booking.charges_us, self._booking.backlogs_us, strict=True
+        if delay_us <= QUICKEST_US:
+            return
+        booking, store = self._booking, self.gate.store
+        for key, charge_us, (_, _, backlog_us) in zip(
+            booking.lane.keys, booking.charges_us, booking.place, strict=True
         ):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
-                if excess_us > self.gate.store.slack_us(key):
-                    self.gate.store.widen(key, min(excess_us, MAX_SLACK_US))
+                if excess_us > store.slack_us(key):
+                    store.widen(key, min(excess_us, MAX_SLACK_US))
 
     def __enter__(self) -> Self:
         return self
@@ -151,8 +154,9 @@ class Admission:
         self._reservation.end()
 
 
-def amount(name: str, value: int) -> int:
-    """Check a number of units. Raises ConfigError when it is no whole number of at least 0."""
-    if type(value) is not int or value < 0:
-        raise ConfigError(f"{name} must be a whole number of at least 0, not {value!r}")
-    return value
+def check(requests: int, tokens: int, images: int) -> None:
+    """Check numbers of units. Raises ConfigError when one is no whole number of at least 0."""
+    if not (type(requests) is type(tokens) is type(images) is int and requests >= 0 <= tokens and images >= 0):
+        for name, value in (("requests", requests), ("tokens", tokens), ("images", images)):
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"{name} must be a whole number of at least 0, not {value!r}")

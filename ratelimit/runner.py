@@ -27,7 +27,7 @@ from .context import CURRENT, CallContext
 from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
 from .job import BadLine, Line
 from .limiter import Limiter
-from .progress import Progress, Report, StoppedBy
+from .progress import Progress, Report, StoppedBy, Wait
 from .reply import RUNNING
 from .reservation import Reservation
 from .results import Results, result_line
@@ -36,10 +36,10 @@ from .verdict import Verdict, error_body, judge
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+    from .headers import Refusal
+
 BEFORE_THE_LIMITER = 32
 """Requests built and waiting for admission at a time."""
-MOST_REFUSALS = 50
-"""Temporary 429s per line that are not counted as tries: a rival may take the room again and again."""
 FIRST_BACKOFF_US = US_PER_S
 LONGEST_BACKOFF_US = 60 * US_PER_S
 POLL_US = 2 * US_PER_S
@@ -195,7 +195,7 @@ class Runner:
             result = await self._ask_after(line)
             if result is not None:
                 return result
-        attempt = refused = 0
+        attempt = 0
         while True:
             if self.progress.stopped:
                 return None
@@ -218,9 +218,6 @@ class Runner:
                 return None
             except Exception as error:
                 verdict = self._judged(error)
-                if not verdict.is_try and refused < MOST_REFUSALS:
-                    refused += 1
-                    attempt -= 1  # the limiter has learned from it: the next try is in nobody's way
                 if not verdict.again or attempt >= self._attempts:
                     return _failure(line, error)
                 if self.progress.stopped:
@@ -237,12 +234,30 @@ class Runner:
             nonlocal admitted
             admitted = reservation
             self._grounded.discard(task)
-            progress.admitted(self.limiter.clock.now_us(), reservation.model, reservation.demand.tokens)
+            tokens = reservation.demand.tokens
+            progress.admitted(self.limiter.clock.now_us(), reservation.model, tokens)
+            if reservation.waited_us:
+                limit = reservation.waited_for or "the line"
+                progress.waits.add(Wait(reservation.waited_us, line.custom_id, limit, tokens))
             door.leave()
+
+        def on_refused(refusal: Refusal) -> None:
+            # The middleware queues it again: until it is admitted once more it is not in the air.
+            nonlocal admitted
+            progress.add_refusal(refusal.kind)
+            if admitted is not None:
+                admitted = None
+                self._landed(task)
 
         await door.enter()
         token = CURRENT.set(
-            CallContext(custom_id=line.custom_id, run=self.run_name, on_admitted=on_admitted, on_cost=progress.add_cost)
+            CallContext(
+                custom_id=line.custom_id,
+                run=self.run_name,
+                on_admitted=on_admitted,
+                on_refused=on_refused,
+                on_cost=progress.add_cost,
+            )
         )
         try:
             response = await self.client.post(
@@ -266,10 +281,14 @@ class Runner:
         finally:
             CURRENT.reset(token)
             if admitted is not None:
-                progress.in_flight -= 1
-                self._grounded.add(task)
-                self._ended.set()
-                self._ended = asyncio.Event()
+                self._landed(task)
+
+    def _landed(self, task: asyncio.Task[Any]) -> None:
+        """Note that a line's request is not in the air any more; what a budget held for it has come free."""
+        self.progress.in_flight -= 1
+        self._grounded.add(task)
+        self._ended.set()
+        self._ended = asyncio.Event()
 
     async def _ask_after(self, line: Line) -> dict[str, Any] | None:
         """Get the result of a background response that an earlier run started; None when the server has it no more."""
@@ -302,6 +321,8 @@ class Runner:
                 failed += 1
                 unreadable = isinstance(error, ValueError)
                 verdict = Verdict(again=True, after_us=POLL_US) if unreadable else self._judged(error)
+                if verdict.refusal:  # polls take from no limit, so the middleware lets their 429s pass
+                    self.progress.add_refusal(verdict.refusal)
                 if not verdict.again or failed >= self._attempts:
                     return error
                 await self._pause(verdict.after_us, failed)
@@ -311,10 +332,8 @@ class Runner:
                 return body if isinstance(body, dict) else ValueError(f"expected a JSON object, found {body!r:.80}")
 
     def _judged(self, error: Exception) -> Verdict:
-        """Read the error of an attempt, once: count a 429, and stop the job when the others would end likewise."""
+        """Read the error of an attempt, once, and stop the job when the others would end likewise."""
         verdict = judge(error)
-        if verdict.refusal:
-            self.progress.refusals[verdict.refusal] = self.progress.refusals.get(verdict.refusal, 0) + 1
         if verdict.stops:
             self.stop(verdict.words, verdict.stops)
         return verdict

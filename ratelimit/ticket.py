@@ -37,6 +37,7 @@ class Ticket(ABC):
     due_us      µs   when it should next be heard of, once it is first
     loop             the event loop that must run for it to move, or that it keeps from running
     blocks           it is a thread that keeps an event loop from running
+    limit            the limit that it last waited for, once it was first
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Ticket(ABC):
         "due_us",
         "file",
         "gate",
+        "limit",
         "loop",
         "number",
         "place",
@@ -67,6 +69,7 @@ class Ticket(ABC):
         self.number = self.since = self.yielded_us = 0
         self.start = self.place = -1
         self.file: File | None = None
+        self.limit = ""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.blocks = False
 

@@ -19,7 +19,6 @@ class Verdict(NamedTuple):
     """One error, read.
 
     again     another try may succeed
-    is_try    it counts as one of the line's tries; a temporary 429 does not: nothing was done and nothing billed
     after_us  µs the server asked to wait; None where it did not say
     refusal   the kind of a 429 (see `headers.Refusal`); "" for everything else
     stops     "quota" or "auth" when every other request would end the same way
@@ -27,7 +26,6 @@ class Verdict(NamedTuple):
     """
 
     again: bool
-    is_try: bool = True
     after_us: int | None = None
     refusal: str = ""
     stops: Stopper = ""
@@ -66,12 +64,12 @@ def _refused(error: Exception) -> Verdict:
         return Verdict(again=False, refusal="quota", stops="quota", words=words)
     if refusal.kind == "too_large":
         return Verdict(again=False, refusal="too_large")
-    # The limiter has learned from the refusal and will pace the next try; asked-for pauses are kept on top.
+    # The middleware has queued it again many times over by now; pauses that the server asks for are kept.
     after_us = refusal.retry_after_us
     if after_us is None:
         headers = getattr(getattr(error, "response", None), "headers", None)
         after_us = retry_after_us(headers) if headers is not None else None
-    return Verdict(again=True, is_try=refusal.kind != "rate", after_us=after_us, refusal=refusal.kind)
+    return Verdict(again=True, after_us=after_us, refusal=refusal.kind)
 
 
 def _said(error: Exception) -> str:

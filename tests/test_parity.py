@@ -17,6 +17,7 @@ RENAMES = {
     "handle_async_request": "handle_request",
     "aclose": "close",
     "aadmit": "admit",
+    "aread": "read",
     "__aiter__": "__iter__",
 }
 
@@ -33,6 +34,11 @@ class Decolour(ast.NodeTransformer):
     def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.For:
         self.generic_visit(node)
         return ast.For(**{name: getattr(node, name, None) for name in ast.For._fields})
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        self.generic_visit(node)
+        node.is_async = 0
+        return node
 
     def visit_Await(self, node: ast.Await) -> ast.AST:
         return self.visit(node.value)

@@ -45,7 +45,7 @@ _SPECIAL = {
         "<|endofprompt|>": 100276,
     },
 }
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # re-entrant: collected garbage may count the text of an abandoned stream
 
 # Models without a card: by name, the longest prefix wins. (encoding, tokens that prime a chat reply)
 # Source: tiktoken 0.14 model.py; openai-cookbook; recorded prompt counts (pydantic-ai cassettes, 2026-08-22).

@@ -30,7 +30,7 @@ class _Memo:
         self._encode: Callable[[str], list[int]] = lambda text: encode(text, disallowed_special=())
         self._counts: dict[str, int] = {}
         self._chars = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: collected garbage may count the text of an abandoned stream
 
     def count(self, text: str) -> int:
         known = self._counts.get(text)

@@ -7,9 +7,13 @@ its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..limit import Limit
+
+KINDS = ("requests", "tokens", "images", "concurrent")
+"""Units in the order of a Demand; every request takes one of what is concurrent."""
 
 
 class Lane:
@@ -18,17 +22,17 @@ class Lane:
     name    str    what people call it: the model or the pool
     limits  (n,)   the limits, in a fixed order
     keys    (n,)   the cell of each limit in the store; lanes that share a key share the cell
-    units   (n,)   what each limit counts
+    plan    (n,)   (place of the unit in KINDS, period_us, capacity, burst_us) of each limit, ready for arithmetic
     opened         what the one store that keeps this lane remembers about it
     """
 
-    __slots__ = ("__weakref__", "keys", "limits", "name", "opened", "units")
+    __slots__ = ("__weakref__", "keys", "limits", "name", "opened", "plan")
 
     def __init__(self, name: str, limits: tuple[Limit, ...], keys: tuple[str, ...]) -> None:
         self.name = name
         self.limits = limits
         self.keys = keys
-        self.units = tuple(limit.unit for limit in limits)
+        self.plan = tuple((KINDS.index(one.unit), one.period_us, one.capacity, one.burst_us) for one in limits)
         self.opened: Any = None
 
 
@@ -55,29 +59,19 @@ class Claim(NamedTuple):
 class Booking:
     """An admission that `reserve` has charged; it ends exactly once, settled or released.
 
-    charges_us   (n,) µs   bucket time charged per limit of the lane
-    backlogs_us  (n,) µs   backlog each bucket had before this charge (how busy the lane was)
-    slack_us          µs   the least part of a burst kept for delay jitter when it was made
-    holds             bool it holds slots, until the store is told that the request has ended
-    place                  what the store needs to find the charges again
+    charges_us  (n,) µs  bucket time charged per limit of the lane
+    place       (n,)     per limit: its cell, the number of the charge there, and the backlog (µs) the charge found
+    holds                it holds slots, until the store is told that the request has ended
     """
 
-    __slots__ = ("backlogs_us", "charges_us", "holds", "lane", "open", "place", "slack_us")
+    __slots__ = ("charges_us", "holds", "lane", "open", "place")
 
     def __init__(
-        self,
-        lane: Lane,
-        charges_us: tuple[int, ...],
-        backlogs_us: tuple[int, ...],
-        slack_us: int,
-        holds: bool,
-        place: Any,
+        self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Any, int, int]], holds: bool
     ) -> None:
         self.lane = lane
         self.charges_us = charges_us
         self.place = place
-        self.backlogs_us = backlogs_us
-        self.slack_us = slack_us
         self.holds = holds
         self.open = True
 
@@ -100,7 +94,7 @@ class Store(Protocol):
           slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
-    def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
+    def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
     def release(self, booking: Booking) -> None:
@@ -109,8 +103,11 @@ class Store(Protocol):
     def finish(self, booking: Booking) -> None:
         """Note that the request has ended: its slots are free. A second time is a no-op."""
 
-    def observe(self, key: str, backlog_us: int) -> None:
-        """Learn that the server's bucket holds at least this backlog now. Observations only tighten."""
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
+        """Learn that the server's bucket holds at least this backlog now. Observations only tighten.
+
+        clear_us  µs  when it will have room, as the server says; only a limit that counts per window asks
+        """
 
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""

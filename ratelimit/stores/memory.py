@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 
 from ..cells import Cell, Slots, Window
 from ..clock import Clock, MonotonicClock
@@ -50,11 +51,10 @@ class MemoryStore:
                 now_us = self._latest_us
             act_us = now_us
             if plain and not spare_ppm and not ahead:
-                for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True):
-                    if charge_us:
-                        at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
-                        if at_us > act_us:
-                            act_us = at_us
+                for (cell, burst_us), charge_us in zip(cells, charges_us):  # noqa: B905  # of one lane: of one length
+                    at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
+                    if at_us > act_us and charge_us:
+                        act_us = at_us
             else:
                 act_us = _earliest_us(cells, charges_us, spare_ppm, now_us)
                 if act_us == now_us:
@@ -64,30 +64,24 @@ class MemoryStore:
                         act_us = self._behind(lane, charges_us, spare_ppm, ahead, now_us)
             if act_us > now_us:
                 return act_us - now_us
-            numbers = []
-            backlogs_us = []
-            slack_us = MAX_SLACK_US
-            for (cell, _), charge_us in zip(cells, charges_us, strict=True):
-                backlogs_us.append(cell.tat_us - now_us)
-                numbers.append(cell.charge(now_us, charge_us) if charge_us else 0)
-                if cell.slack_us < slack_us:
-                    slack_us = cell.slack_us
-            return Booking(lane, charges_us, tuple(backlogs_us), slack_us, holds, (cells, numbers))
+            place = []
+            for (cell, _), charge_us in zip(cells, charges_us):  # noqa: B905  # as above
+                tat_us = cell.tat_us
+                place.append((cell, cell.charge(now_us, charge_us) if charge_us else 0, tat_us - now_us))
+            return Booking(lane, charges_us, place, holds)
 
-    def settle(self, booking: Booking, charges_us: tuple[int, ...]) -> None:
+    def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
             if not booking.open:
                 return
             booking.open = False
-            cells, numbers = booking.place
-            for (cell, burst_us), booked_us, true_us, number in zip(
-                cells, booking.charges_us, charges_us, numbers, strict=True
+            for (cell, number, _), booked_us, true_us in zip(
+                booking.place, booking.charges_us, charges_us, strict=True
             ):
                 if true_us < booked_us:
                     cell.refund(number, booked_us - true_us)
                 elif true_us > booked_us:
-                    # Whatever a reply claims, a limit is never more than wholly spent by one request.
-                    cell.surcharge(min(true_us - booked_us, burst_us), self._now_us())
+                    cell.surcharge(true_us - booked_us, self._now_us())
 
     def release(self, booking: Booking) -> None:
         self.settle(booking, (0,) * len(booking.charges_us))
@@ -97,16 +91,16 @@ class MemoryStore:
         with self._lock:
             if booking.holds:
                 booking.holds = False
-                for (cell, _), charge_us in zip(booking.place[0], booking.charges_us, strict=True):
+                for (cell, _, _), charge_us in zip(booking.place, booking.charges_us, strict=True):
                     if isinstance(cell, Slots):
                         cell.free(charge_us)
 
-    def observe(self, key: str, backlog_us: int) -> None:
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
             if cell is not None:
                 now_us = self._now_us()
-                cell.raise_to(now_us + backlog_us, now_us)
+                cell.raise_to(now_us + backlog_us, now_us, clear_us)
 
     def widen(self, key: str, slack_us: int) -> None:
         with self._lock:

@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..accounting import Accountant
-from ..exchange import Visit, read_call
-from ..limiter import Limiter
+from ..context import CURRENT
+from ..errors import WouldWait
+from ..exchange import Tries, Visit, final_refusal, read_call
+from ..limiter import Limiter, wait_us
 from ._common import body_of, decoder_of, make_accountant
 
 
@@ -45,36 +47,74 @@ def bind(lib: Any) -> Classes:
             finally:
                 self._visit.close(self._complete)
 
+        async def aread(self) -> bytes:
+            """Read the whole body, and close it."""
+            try:
+                return b"".join([chunk async for chunk in self])
+            finally:
+                await self.aclose()
+
+        def __del__(self) -> None:
+            self._visit.close(self._complete)  # a response that was dropped unclosed
+
     class Middleware(lib.AsyncBaseTransport):  # type: ignore[misc]  # as above
         """Pacing and cost accounting around an inner transport; either part may be None."""
 
-        def __init__(self, inner: Any, limiter: Limiter | None, accountant: Accountant | None) -> None:
+        def __init__(
+            self,
+            inner: Any,
+            limiter: Limiter | None,
+            accountant: Accountant | None,
+            *,
+            max_wait_us: int | None = None,
+            priority: str | None = None,
+        ) -> None:
             self.inner = inner
             self.limiter = limiter
             self.accountant = accountant
+            self._max_wait_us = max_wait_us
+            self._priority = priority
 
         async def handle_async_request(self, request: Any) -> Any:
-            call = read_call(request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request))
+            call = read_call(
+                request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request, lib.ByteStream)
+            )
             if call is None:
                 return await self.inner.handle_async_request(request)
-            visit = Visit(call, self.limiter, self.accountant)
-            if self.limiter is None or call.polls:
-                visit.sent(None)
-            else:
-                gate, demand = visit.demand()
-                visit.sent(await self.limiter.aadmit(gate, demand, self.limiter.max_wait_us))
-            try:
-                response = await self.inner.handle_async_request(request)
-            except BaseException as error:
-                visit.failed(error)
-                raise
-            visit.answered(response.status_code, response.headers.raw, decode)
-            return lib.Response(
-                response.status_code,
-                headers=response.headers,
-                stream=Tap(response.stream, visit),
-                extensions=response.extensions,
-            )
+            limiter = self.limiter
+            tries = Tries(limiter, self._max_wait_us)
+            refused = None
+            while True:
+                visit = Visit(call, limiter, self.accountant)
+                wanted = visit.demand(tries.tokens)
+                if limiter is None or wanted is None:
+                    visit.sent(None)
+                else:
+                    priority = CURRENT.get().priority or self._priority
+                    try:
+                        reservation = await limiter.aadmit(*wanted, tries.left_us(), priority)
+                    except WouldWait:
+                        if refused is not None:
+                            return refused
+                        raise
+                    visit.sent(reservation)
+                try:
+                    response = await self.inner.handle_async_request(request)
+                except BaseException as error:
+                    visit.failed(error)
+                    raise
+                visit.answered(response.status_code, response.headers.raw, decode)
+                tap = Tap(response.stream, visit)
+                if response.status_code != 429 or wanted is None:
+                    return lib.Response(
+                        response.status_code, headers=response.headers, stream=tap, extensions=response.extensions
+                    )
+                raw = await tap.aread()
+                again = visit.again(tries)
+                headers = final_refusal(response.headers.raw) if visit.terminal else response.headers
+                refused = lib.Response(429, headers=headers, stream=lib.ByteStream(raw), extensions=response.extensions)
+                if not again:
+                    return refused
 
         async def aclose(self) -> None:
             await self.inner.aclose()
@@ -82,12 +122,18 @@ def bind(lib: Any) -> Classes:
     class RateLimitTransport(Middleware):
         """Send every request at the earliest instant the account's limits allow.
 
-        inner    the transport that really sends
-        limiter  a ratelimit.Limiter, shared by everything that uses the account
+        inner     the transport that really sends
+        limiter   a ratelimit.Limiter, shared by everything that uses the account
+        max_wait  s, how long a request may wait; the limiter's own unless told
+        priority  the class its requests wait in
         """
 
-        def __init__(self, inner: Any, *, limiter: Limiter) -> None:
-            super().__init__(inner, limiter, None)
+        def __init__(
+            self, inner: Any, *, limiter: Limiter, max_wait: float | None = None, priority: str | None = None
+        ) -> None:
+            limiter.priorities.named(priority)
+            max_wait_us = limiter.max_wait_us if max_wait is None else wait_us(max_wait)
+            super().__init__(inner, limiter, None, max_wait_us=max_wait_us, priority=priority)
 
     class CostTransport(Middleware):
         """Write every call's cost to a ledger: pending before the send, posted when its usage is known.

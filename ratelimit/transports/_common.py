@@ -14,14 +14,18 @@ from ..accounting import Accountant
 from ..errors import ConfigError
 
 
-def body_of(request: Any) -> bytes | None:
-    """The request's body when it is in memory; None when it is a stream (uploads), which is never read ahead."""
+def body_of(request: Any, in_memory: type[Any]) -> bytes | None:
+    """The request's body when it is in memory; None when it is a stream (uploads), which is never read ahead.
+
+    in_memory  the library's class of streams that hold their bytes: a redirected request is sent again with the
+               stream of the first, and that may be read as often as one likes
+    """
     try:
         content = request.content
     except Exception as error:
-        if type(error).__name__ == "RequestNotRead":
-            return None
-        raise
+        if type(error).__name__ != "RequestNotRead":
+            raise
+        content = b"".join(request.stream) if isinstance(request.stream, in_memory) else None
     return content if isinstance(content, bytes) else None
 
 

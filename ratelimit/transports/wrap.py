@@ -14,8 +14,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigError
-from ..limit import Limits
-from ..limiter import Limiter, PreflightPolicy
+from ..limit import Limits, Pools
+from ..limiter import Limiter, PreflightPolicy, wait_us
+from ..line import Classes
 from ._common import make_accountant
 
 if TYPE_CHECKING:
@@ -36,18 +37,25 @@ def wrap(
     ledger: Ledger | str | os.PathLike[str] | None = None,
     budget: Budget | str | Iterable[Budget | str] | None = None,
     tags: Mapping[str, str] | None = None,
-    policy: str = "observed",
-    headroom: float = 0.0,
+    policy: str | None = None,
+    headroom: float | None = None,
+    pools: Pools | None = None,
+    priorities: Classes | None = None,
+    priority: str | None = None,
     max_wait: float | None = None,
-    preflight: PreflightPolicy = "raise",
+    max_queue: int | None = None,
+    adopt: bool | None = None,
+    preflight: PreflightPolicy | None = None,
     at: date | None = None,
     store: Store | None = None,
 ) -> Client:
     """Pace and price every call of an openai client.
 
     client   OpenAI, AsyncOpenAI, AzureOpenAI, AsyncAzureOpenAI (openai 2 or 3, on httpx or httpx2)
-    tier, limits, policy, headroom, max_wait, preflight, at, store   as for ratelimit.Limiter
-    limiter  a shared Limiter instead of the settings above
+    tier, limits, policy, headroom, pools, priorities, max_wait, max_queue, adopt, preflight, at, store
+             as for ratelimit.Limiter
+    limiter  a shared Limiter instead of those settings; max_wait= may be given beside it, for this client
+    priority the class in which this client's requests wait
     ledger   a pricing.Ledger or the path of one: every call's cost is written there
     budget   "25 USD/day", or several: a call that could overshoot raises OverBudget and is not sent
     tags     attached to every ledger entry
@@ -58,11 +66,17 @@ def wrap(
     http = getattr(client, "_client", None)
     if http is None or not hasattr(http, "_transport") or not hasattr(client, "with_options"):
         raise ConfigError(f"wrap takes an openai client (OpenAI, AsyncOpenAI, Azure…), not {type(client).__name__}")
-    settings: dict[str, Any] = {"tier": tier, "limits": limits, "store": store, "max_wait": max_wait, "at": at}
+    given: dict[str, Any] = {
+        "tier": tier, "limits": limits, "policy": policy, "headroom": headroom, "pools": pools,
+        "priorities": priorities, "max_queue": max_queue, "adopt": adopt, "preflight": preflight, "store": store,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
     if limiter is None:
-        limiter = Limiter(**settings, policy=policy, headroom=headroom, preflight=preflight)
-    elif any(value is not None for key, value in settings.items() if key != "at") or headroom:
-        raise ConfigError("give either a shared limiter= or the settings of a new one, not both")
+        limiter = Limiter(**given, at=at)
+    elif given:
+        raise ConfigError(f"give either a shared limiter= or the settings of a new one, not both: {', '.join(given)}")
+    limiter.priorities.named(priority)  # an unknown class fails here, not at the first request
+    max_wait_us = limiter.max_wait_us if max_wait is None else wait_us(max_wait)
     accountant = None
     if ledger is not None or budget is not None:
         accountant = make_accountant(ledger, budget, tags, at or limiter.at)
@@ -75,13 +89,13 @@ def wrap(
     if isinstance(http._transport, middleware):
         raise ConfigError("this client is wrapped already: wrapping it twice would charge every request twice")
 
+    def around(inner: Any) -> Any:
+        return middleware(inner, limiter, accountant, max_wait_us=max_wait_us, priority=priority)
+
     paced = copy.copy(http)
     paced.__class__ = _unowning(type(http))
-    paced._transport = middleware(http._transport, limiter, accountant)
-    paced._mounts = {
-        pattern: None if inner is None else middleware(inner, limiter, accountant)
-        for pattern, inner in http._mounts.items()
-    }
+    paced._transport = around(http._transport)
+    paced._mounts = {pattern: None if inner is None else around(inner) for pattern, inner in http._mounts.items()}
     # openai's own HTTP client closes itself when collected; the copy lives on its connections and keeps it alive.
     paced._ratecard_original = http
     wrapped: Client = client.with_options(http_client=paced)

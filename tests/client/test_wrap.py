@@ -150,7 +150,7 @@ def test_an_abandoned_stream_is_closed_and_accounted(lib: Any) -> None:
     (entry,) = ledger.entries()
     assert (entry.state, entry.exact, entry.response_id) == ("posted", False, "resp_1")
     assert entry.usage["output_tokens"] == 4
-    assert entry.why == "the stream was cut before its usage: counted from its text"
+    assert entry.why.startswith("the stream was cut before its usage: counted from its text")
 
 
 def test_a_background_response_is_billed_once_however_often_it_is_polled(server: Emulator) -> None:
@@ -274,7 +274,7 @@ def test_what_is_no_client_is_refused(thing: object) -> None:
 def test_settings_beside_a_shared_limiter_are_refused(server: Emulator) -> None:
     """A setting that would be ignored is an error."""
     with blocking(server) as plain, pytest.raises(ratelimit.ConfigError, match="not both"):
-        ratelimit.wrap(plain, limiter=ratelimit.Limiter(limits=LIMITS), max_wait=5)
+        ratelimit.wrap(plain, limiter=ratelimit.Limiter(limits=LIMITS), policy="documented")
 
 
 @pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])

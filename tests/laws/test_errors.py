@@ -11,7 +11,7 @@ import pricing.errors
 import ratelimit.errors
 from pricing.errors import LedgerError, OverBudget, RatecardError, TableError, UnpricedError
 from pricing.money import Usd
-from ratelimit.errors import ConfigError, NeverFits, NotOffered, QueueFull, WouldWait
+from ratelimit.errors import ConfigError, NeverFits, NotOffered, QueueFull, QuotaSpent, WouldWait
 
 ERRORS: list[RatecardError] = [
     RatecardError("root"),
@@ -25,6 +25,7 @@ ERRORS: list[RatecardError] = [
     NeverFits(limit="tpm", demand=30_001, capacity=30_000, model="o3"),
     NotOffered("o3 does not stream"),
     QueueFull(waiting=3, most=3),
+    QuotaSpent(code="insufficient_quota", message="pay", retry_after_s=60),
 ]
 
 

@@ -68,7 +68,7 @@ def test_late_requests_cause_no_refusals(case: tuple[int, list[tuple[int, int, f
         while not isinstance(answer, Booking):
             clock.advance(answer)
             answer = store.reserve(lane, charges)
-        allowed_us = slack_us + max(0, min(answer.backlogs_us))
+        allowed_us = slack_us + max(0, min(backlog_us for *_, backlog_us in answer.place))
         arrivals.append((clock.now_us() + int(allowed_us * share), (1, tokens)))
     server = Arrivals(limits)
     for at_us, amounts in sorted(arrivals):

@@ -215,14 +215,12 @@ def test_the_hold_is_spread_out() -> None:
 
 def test_what_is_said_of_a_minute_is_not_taken_for_a_burst_of_a_second() -> None:
     """A declared burst of one second is only short when the server has less left of its minute than that."""
-    limit = Limit("tpm", "tokens", 60_000, burst_us=1_000_000, window=True)
-    limiter = ratelimit.Limiter(limits={"tpm": limit}, store=MemoryStore(ManualClock(), initial_slack_us=0))
-    seen(limiter, "tpm", 60_000, 30_000_000)
-    assert held_back(limiter, tokens=1_000) == 0
-    limiter = ratelimit.Limiter(limits={"tpm": limit}, store=MemoryStore(ManualClock(), initial_slack_us=0))
-    seen(limiter, "tpm", 60_000, 59_500_000)
-    assert held_back(limiter, tokens=500) == 0
-    assert held_back(limiter, tokens=1) == pytest.approx(1.0)
+    limit = Limit("tpm", "tokens", 60_000, burst_us=1_000_000)
+    for backlog_us, free, wait in ((30_000_000, 1_000, 0.001), (59_500_000, 500, 0.001)):
+        limiter = ratelimit.Limiter(limits={"tpm": limit}, store=MemoryStore(ManualClock(), initial_slack_us=0))
+        seen(limiter, "tpm", 60_000, backlog_us)
+        assert held_back(limiter, tokens=free) == 0
+        assert held_back(limiter, tokens=1) == pytest.approx(wait)
 
 
 def test_a_refusal_of_another_period_is_a_cool_down() -> None:

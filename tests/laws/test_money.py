@@ -130,6 +130,36 @@ def test_format_for_people(pico: int, text: str) -> None:
     assert Usd(pico).format() == text
 
 
+@given(amounts, st.integers(0, 15), st.sampled_from(["", ">40", "<40", "^+40,", "040", "*^40", " ", ","]))
+def test_format_specs_agree_with_decimal(amount: Usd, places: int, layout: str) -> None:
+    """An f-string writes an amount as it writes the same Decimal: sign, width, commas, and decimals rounded half up."""
+    exact = amount.decimal()
+    rounded = exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, decimal.Context(prec=60))
+    assert f"{amount:{layout}.{places}f}" == f"{rounded:{layout}.{places}f}"
+    assert f"{amount:{layout}.{places}}" == f"{amount:{layout}.{places}f}"
+    assert f"{amount:{layout}}" == (f"{exact:{layout}f}" if layout else str(amount))
+
+
+@pytest.mark.parametrize(
+    ("pico", "spec", "text"),
+    [
+        (60_000_000_000, "", "0.06"), (60_000_000_000, ">10", "      0.06"), (1, "", "0.000000000001"),
+        (1, "<16", "0.000000000001  "), (1_234_565_000_000_000, ",.2f", "1,234.57"), (25_000_000_000, ".2f", "0.03"),
+        (-1_500_000_000_000, "+08.1f", "-00001.5"), (0, ".2f", "0.00"), (5 * PICO, "e", "5e+0"), (1, ".2", "0.00"),
+    ],
+)  # fmt: skip
+def test_amounts_in_f_strings(pico: int, spec: str, text: str) -> None:
+    """The ways people write amounts into tables and messages, spelt out."""
+    assert format(Usd(pico), spec) == text
+
+
+@pytest.mark.parametrize("spec", ["d", "s", "x", ".", "abc", ">10q"])
+def test_a_format_for_no_number_is_refused(spec: str) -> None:
+    """A spec that is none for a Decimal is a ValueError, as with every number."""
+    with pytest.raises(ValueError, match="format"):
+        format(Usd(1), spec)
+
+
 @pytest.mark.parametrize("places", [-1, 13])
 def test_impossible_places_are_refused(places: int) -> None:
     """A number of decimals that no amount has is refused instead of computed with floats."""
@@ -207,6 +237,7 @@ def test_the_decimal_context_changes_nothing() -> None:
             context.traps[signal] = True
         assert str(Usd.parse("123456789.123456789012")) == "123456789.123456789012"
         assert Usd.parse("999999999999999.999999999999").pico == 10**27 - 1
+        assert f"{Usd.parse('123456789.125'):.2f}" == "123456789.13"
 
 
 @given(amounts)

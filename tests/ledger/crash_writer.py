@@ -18,8 +18,8 @@ from pricing import Budget, Cost, Ledger, Unpriced, Usage, Usd
 from pricing.prices import PriceRow
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
-PLANS = ("pend", "pend attach", "pend post", "pend attach respond again", "pend void", "pend expire", "respond again",
-         "pend unpriced")  # fmt: skip
+PLANS = ("pend", "pend attach", "pend post", "pend attach respond again", "pend void", "pend expire respond again",
+         "respond again", "pend unpriced")  # fmt: skip
 
 
 def main(path: str, number: int) -> None:
@@ -48,7 +48,7 @@ def main(path: str, number: int) -> None:
             elif step == "void":
                 done = ledger.void(entry_id, "not billed")
             elif step == "expire":
-                done = ledger.expire(entry_id, "nobody knows")
+                done = ledger.expire(entry_id, "nobody knows", name)
             else:
                 done = ledger.post_response(name, endpoint="e", usage=usage, cost=cost, model="m") is (step != "again")
             if not done:

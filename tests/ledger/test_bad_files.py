@@ -329,39 +329,6 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         assert [entry.id for entry in ledger.entries()] == list(range(1, int(found) + 1))
 
 
-@pytest.mark.parametrize("field", ["estimate", "worst"])
-def test_an_estimate_beyond_a_column_is_refused_whole(tmp_path: Path, field: str) -> None:
-    """An amount of 9.2 million dollars fits a file and one pico-dollar more is a LedgerError that writes nothing."""
-    path = tmp_path / "costs.db"
-    with Ledger(path) as ledger:
-        for amount in (TOP + 1, 10**27, -TOP - 2):
-            for budgets in ([], [Budget(Usd(10**30))]):
-                with pytest.raises(LedgerError, match="million dollars") as caught:
-                    pend(ledger, **{field: Usd(amount)}, budgets=budgets)
-                assert str(path) in str(caught.value)
-        assert list(ledger.entries()) == []
-        pend(ledger, **{field: Usd(TOP)})
-        assert [getattr(entry, field) for entry in ledger.entries()] == [Usd(TOP)]
-
-
-def test_a_cost_beyond_a_column_leaves_the_entry_pending(tmp_path: Path) -> None:
-    """A cost that does not fit is a LedgerError; the entry stays pending and held, and can still be ended."""
-    with Ledger(tmp_path / "costs.db") as ledger:
-        entry_id = pend(ledger)
-        for _ in range(2):
-            with pytest.raises(LedgerError, match="million dollars"):
-                ledger.post(entry_id, usage=None, cost=priced(TOP + 1), response_id="resp")
-            with pytest.raises(LedgerError, match="million dollars"):
-                ledger.post_response("new", endpoint="e", usage=None, cost=priced(TOP + 1), model="m")
-        (entry,) = ledger.entries()
-        assert (entry.id, entry.state, entry.response_id) == (entry_id, "pending", None)
-        with pytest.raises(OverBudget) as refused:
-            pend(ledger, budgets=[Budget(Usd(0))])
-        assert (refused.value.spent, refused.value.held) == (Usd(0), Usd(2))
-        assert ledger.post(entry_id, usage=None, cost=priced(TOP), response_id="resp")
-        assert ledger.totals().posted == Usd(TOP)
-
-
 def test_sums_of_entries_have_no_limit(tmp_path: Path) -> None:
     """Entries of different hours that fit one by one are summed beyond 64 bits, exactly, in totals and in budgets."""
     now_us = 0

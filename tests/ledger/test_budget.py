@@ -62,13 +62,12 @@ def pend(
 
 
 def counted(entry: Entry) -> int:
-    """What an entry takes of a budget, at most: its cost, else the most it may have cost; expired, the likely cost."""
+    """What an entry takes of a budget: its cost, else the most it may have cost."""
     if entry.state == "voided":
         return 0
     if entry.cost is not None:
         return entry.cost.pico
-    amount = entry.estimate if entry.state == "expired" else entry.worst
-    return amount.pico if amount is not None else 0
+    return entry.worst.pico if entry.worst is not None else 0
 
 
 def numbers(ledger: Ledger, window: str = "total", run: str | None = None) -> tuple[int, int]:
@@ -243,7 +242,7 @@ def test_a_call_is_sent_exactly_when_it_fits(
                 ledger.void(entry_id, "")
             elif way == "expire":
                 ledger.expire(entry_id, "")
-                call["spent"] = amount
+                call["spent"] = worst if worst is not None else amount
             elif way == "unpriced":
                 ledger.post(entry_id, usage=None, cost=Unpriced("no row"))
                 call["spent"] = worst if worst is not None else amount
@@ -346,6 +345,18 @@ def test_a_call_that_turns_out_unpriced_counts_at_its_worst(ledger: Ledger) -> N
     ledger.post(pend(ledger, 9, estimate=4), usage=None, cost=None)
     assert numbers(ledger) == (18, 0)
     assert (ledger.totals().unpriced_count, ledger.totals().posted) == (2, Usd(0))
+
+
+def test_an_expired_call_counts_at_its_worst_until_its_cost_is_known(ledger: Ledger, clock: Any) -> None:
+    """What nobody knows takes its worst case from a budget, in its own window, and gives back what it did not cost."""
+    entry_id = pend(ledger, 9, estimate=4)
+    assert ledger.expire(entry_id, "timeout", "r")
+    assert (numbers(ledger), ledger.totals().expired_estimate) == ((9, 0), Usd(4))
+    clock.now_us += 24 * 3_600_000_000
+    assert ledger.post_response("r", endpoint="e", usage=None, cost=priced(3), model="m")
+    assert (numbers(ledger), numbers(ledger, "day"), ledger.totals().expired_count) == ((3, 0), (0, 0), 0)
+    ledger.expire(pend(ledger, None, estimate=4), "timeout")
+    assert numbers(ledger, "day") == (4, 0)
 
 
 @pytest.mark.parametrize(

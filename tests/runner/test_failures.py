@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 SPEED = 200
 
 
@@ -20,6 +22,7 @@ def marks(*numbers: int) -> list[str]:
     return [f"line-{number}" for number in numbers]
 
 
+@pytest.mark.filterwarnings("ignore:.*the server asks to slow down")
 def test_passing_failures_are_retried_and_end_well(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:

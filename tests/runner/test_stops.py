@@ -107,7 +107,7 @@ def test_every_spent_quota_stops_the_job(code: str) -> None:
 def test_what_each_status_means(status: int, again: bool, stops: str) -> None:
     """Errors of the request end a line, errors of the moment are tried again, errors of the account end the job."""
     verdict = judge(refusal(status, "some_code", "some_type", "Some words."))
-    assert (verdict.again, verdict.is_try, verdict.stops) == (again, True, stops)
+    assert (verdict.again, verdict.stops) == (again, stops)
 
 
 # -- a server that is not there ----------------------------------------------------------------------------------------
