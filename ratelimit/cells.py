@@ -187,3 +187,11 @@ class Slots:
         twin = Slots()
         twin._held, twin._closed_until_us = self._held, self._closed_until_us
         return twin
+
+
+def room_us(charge_us: int, burst_us: int, slack_us: int, spare_ppm: int) -> int:
+    """How much of a burst somebody may fill who leaves a share of it free."""
+    if not spare_ppm:
+        return burst_us
+    # A request larger than what the spare leaves is admitted when nothing else is in the way.
+    return min(burst_us, max(charge_us + slack_us, burst_us * (1_000_000 - spare_ppm) // 1_000_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .cells import room_us
 from .clock import US_PER_S, Clock
 from .demand import Demand
 from .errors import NeverFits, WouldWait
@@ -11,7 +12,6 @@ from .events import Signals
 from .limit import Limit
 from .line import Line
 from .stores.base import Claim, Lane, Store
-from .stores.memory import room_us
 from .ticket import Ticket
 
 

@@ -66,13 +66,11 @@ class Booking:
 
     __slots__ = ("charges_us", "holds", "lane", "open", "place")
 
-    def __init__(
-        self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Any, int, int]], holds: bool
-    ) -> None:
+    def __init__(self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Any, int, int]]) -> None:
         self.lane = lane
         self.charges_us = charges_us
         self.place = place
-        self.holds = holds
+        self.holds = False
         self.open = True
 
 

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 
-from ..cells import Cell, Slots, Window
+from ..cells import Cell, Slots, Window, room_us
 from ..clock import Clock, MonotonicClock
 from ..gcra import Bucket
 from ..limit import Limit
@@ -19,6 +19,22 @@ MAX_SLACK_SHARE = 20
 """At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
 MAX_SLACK_US = 2_000_000
 """At most so much is ever learned at once, however late a request was."""
+
+
+class _Holding(Booking):
+    """A booking that holds slots; one that is dropped without an end gives them back."""
+
+    __slots__ = ("_store",)
+
+    def __init__(
+        self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Cell, int, int]], store: MemoryStore
+    ) -> None:
+        super().__init__(lane, charges_us, place)
+        self.holds = True
+        self._store = store
+
+    def __del__(self) -> None:
+        self._store.finish(self)
 
 
 class MemoryStore:
@@ -68,7 +84,9 @@ class MemoryStore:
             for (cell, _), charge_us in zip(cells, charges_us):  # noqa: B905  # as above
                 tat_us = cell.tat_us
                 place.append((cell, cell.charge(now_us, charge_us) if charge_us else 0, tat_us - now_us))
-            return Booking(lane, charges_us, place, holds)
+            if holds:
+                return _Holding(lane, charges_us, place, self)
+            return Booking(lane, charges_us, place)
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
@@ -222,14 +240,6 @@ def _fit(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...], spare
         for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True)
         if isinstance(cell, Slots)
     )
-
-
-def room_us(charge_us: int, burst_us: int, slack_us: int, spare_ppm: int) -> int:
-    """How much of a burst somebody may fill who leaves a share of it free."""
-    if not spare_ppm:
-        return burst_us
-    # A request larger than what the spare leaves is admitted when nothing else is in the way.
-    return min(burst_us, max(charge_us + slack_us, burst_us * (1_000_000 - spare_ppm) // 1_000_000))
 
 
 def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:

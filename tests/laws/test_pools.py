@@ -217,12 +217,13 @@ def test_a_wait_that_depends_on_others_is_no_reason_to_refuse() -> None:
 
     async def main() -> float:
         limiter = on_loop(limits={"m": {"concurrency": 1}, "n": {"rpm": 600}}, pools={"both": {"tpm": 6_000}})
-        await limiter.areserve(model="m", tokens=2_000)
+        held = await limiter.areserve(model="m", tokens=2_000)
         ahead = asyncio.create_task(timed(limiter, "m", 4_000))
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_later(1.0, ahead.cancel)
         waited = await timed(limiter, "n", 500, max_wait=3)  # with the claim, it would be 5 s
         await asyncio.gather(ahead, return_exceptions=True)
+        held.end()
         return waited
 
     assert run_virtual(main) == pytest.approx(1.0, abs=0.001)

@@ -6,6 +6,7 @@ The oracle is a counter that each request raises when it is admitted and lowers 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -118,11 +119,13 @@ def test_max_wait_gives_a_slot_as_long_as_it_says() -> None:
         first = await limiter.areserve(model=MODEL)
         loop.call_later(3.0, first.end)
         start = loop.time()
-        await limiter.areserve(model=MODEL)
+        second = await limiter.areserve(model=MODEL)
         admitted = loop.time() - start
         with pytest.raises(ratelimit.WouldWait, match="concurrency"):
             await limiter.areserve(model=MODEL)
-        return admitted, loop.time() - start - admitted
+        refused = loop.time() - start - admitted
+        second.end()
+        return admitted, refused
 
     admitted, refused = run_virtual(main)
     assert admitted == pytest.approx(3.0, abs=1e-4)
@@ -150,14 +153,14 @@ def test_a_class_leaves_slots_free_for_the_others() -> None:
         max_wait=0,
         store=MemoryStore(ManualClock()),
     )
-    for _ in range(7):
-        limiter.reserve(model=MODEL, priority="batch")
+    held = [limiter.reserve(model=MODEL, priority="batch") for _ in range(7)]
     with pytest.raises(ratelimit.WouldWait):
         limiter.reserve(model=MODEL, priority="batch")
-    for _ in range(3):
-        limiter.reserve(model=MODEL, priority="live")
+    held += [limiter.reserve(model=MODEL, priority="live") for _ in range(3)]
     with pytest.raises(ratelimit.WouldWait):
         limiter.reserve(model=MODEL, priority="live")
+    for reservation in held:
+        reservation.end()
 
 
 def test_a_store_that_is_told_twice_frees_a_slot_once() -> None:
@@ -174,7 +177,8 @@ def test_a_store_that_is_told_twice_frees_a_slot_once() -> None:
         store.release(booking)
         store.settle(booking, (0,))
     assert store.backlog_us(KEY) == 1
-    assert isinstance(store.reserve(lane, (1,)), Booking)
+    third = store.reserve(lane, (1,))
+    assert isinstance(third, Booking)
     assert store.reserve(lane, (1,)) == 0
 
 
@@ -201,3 +205,16 @@ def test_threads_share_slots() -> None:
     assert not any(thread.is_alive() for thread in threads)
     assert most <= 2
     assert limiter.store.backlog_us(KEY) == 0
+
+
+def test_a_reservation_that_is_dropped_gives_its_slot_back() -> None:
+    """Whoever forgets to end a reservation keeps its charge, and holds up nobody for ever."""
+    limiter = ratelimit.Limiter(limits={"rpm": 100, "concurrency": 1}, max_wait=0, clock=ManualClock())
+    for _ in range(3):
+        limiter.reserve(model="m")
+        gc.collect()
+    held = limiter.reserve(model="m")
+    with pytest.raises(ratelimit.WouldWait):
+        limiter.reserve(model="m")
+    held.end()
+    assert limiter.snapshot()["lanes"]["m"]["limits"]["rpm"]["spent"] >= 3
