@@ -107,6 +107,9 @@ class Store(Protocol):
         clear_us  µs  when it will have room, as the server says; only a limit that counts per window asks
         """
 
+    def close(self, key: str, wait_us: int) -> None:
+        """Let nothing pass for so long: a cool-down. A longer one that runs already stays."""
+
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""
 
