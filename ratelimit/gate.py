@@ -90,7 +90,7 @@ class Gate:
         """
         limit, declared = lane.limits[place], self.table[place]
         if limit.window and not declared.window and charge_us <= declared.burst_us:
-            return limit.burst_us
+            return lane.plan[place][3]
         raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
 
     def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:
