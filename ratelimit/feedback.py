@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import RatecardWarning
 from .gate import Gate
@@ -44,12 +44,13 @@ class Feedback:
     adopt  take over limits that the server shows even where they are larger than the table's
     """
 
-    __slots__ = ("_adopt", "_limiter", "_notices")
+    __slots__ = ("_adopt", "_limiter", "_notices", "_random")
 
     def __init__(self, limiter: Limiter, adopt: bool) -> None:
         self._limiter = limiter
         self._adopt = adopt
         self._notices: deque[str] = deque()
+        self._random: Any = random  # the module's own generator, which a forked child seeds anew
 
     def refused(self, gate: Gate, refusal: Refusal, retry_after_us: int | None) -> None:
         """Learn from a temporary 429 that the server's buckets are fuller than ours.
@@ -80,19 +81,22 @@ class Feedback:
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
         """Take in what the message says of a limit; False when it says nothing of one of ours."""
-        store = gate.store
-        for key, known in zip(gate.lane.keys, gate.full, strict=False):  # a reply may just have added one
-            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None and _alike(known):
-                if refusal.limit != known.capacity:
-                    self._differs(gate, known, refusal.limit)
-                    known = next(one for one in gate.full if one.name == known.name)
-                window_us = self._learn_window(gate, known, refusal, early_us)
-                # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
-                store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
-                store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
-                return True
-        return False
+        store, spoken_of = gate.store, _named(gate, refusal)
+        if spoken_of is None or not refusal.limit or refusal.used is None:
+            return False
+        key, known = spoken_of
+        if refusal.limit != known.capacity:
+            self._differs(gate, known, refusal.limit)
+            known = next(one for one in gate.full if one.name == known.name)
+        window_us = self._learn_window(gate, known, refusal, early_us)
+        # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
+        used = refusal.used
+        if used > refusal.limit and (window_us or not _agrees(refusal, known, early_us)):
+            used = refusal.limit
+        spent_us = -(-used * (window_us or known.period_us) // refusal.limit)
+        store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
+        store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
+        return True
 
     def _learn_window(self, gate: Gate, known: Limit, refusal: Refusal, early_us: int | None) -> int:
         """Find out from a refusal that no bucket would have made that the server counts per window, and of what length.
@@ -137,7 +141,7 @@ class Feedback:
     def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
         wait_us = COOL_DOWN_US if wait_us is None else min(wait_us, LONGEST_COOL_DOWN_US)
-        wait_us += int(wait_us * JITTER * random.random())
+        wait_us += int(wait_us * JITTER * self._random.random())
         lane = gate.lane
         key, known = min(zip(lane.keys, lane.limits, strict=True), key=_holds_back)
         gate.store.close(key, wait_us)
@@ -240,6 +244,31 @@ class Feedback:
             except IndexError:
                 return  # another thread has told it
             warnings.warn(text, RatecardWarning, stacklevel=2)
+
+
+def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
+    """Which of our limits a 429 speaks of, and its key; None for none.
+
+    It says "tokens per min", be it the model's own limit or a pool's: the number tells them apart, and else the model's
+    own goes first.
+    """
+    found = [
+        (known.capacity != refusal.limit, known.name != refusal.limit_name, place)
+        for place, known in enumerate(gate.full)
+        if known.name.rpartition("-")[2] == refusal.limit_name and _alike(known)
+    ]
+    if not found:
+        return None
+    place = min(found)[2]
+    return gate.lane.keys[place], gate.full[place]
+
+
+def _agrees(refusal: Refusal, known: Limit, early_us: int | None) -> bool:
+    """Say whether the time that a 429 tells is as long as its numbers make it: what was lowered may be overdrawn."""
+    if early_us is None or not refusal.limit or refusal.used is None or refusal.requested is None:
+        return False
+    over = refusal.used + refusal.requested - refusal.limit
+    return early_us >= (over - 1) * known.period_us // refusal.limit - EXACT_US  # used is rounded up to a whole unit
 
 
 def _alike(known: Limit) -> bool:
