@@ -1,8 +1,8 @@
 """Servers that count per window instead of refilling continuously: aligned windows, and a sliding one.
 
 A window admits `allowance` units: the limit's share of the window's length, in whole units (6,000 a minute enforced per
-second is 100). What has been admitted in it leaves all at once, when the window ends. Headers and messages speak of the
-limit per minute, as the field's names promise: a window that is spent by half shows half of that limit as remaining.
+second is 100). Headers and messages name the limit per minute; `remaining` is what the window would still let in, and what
+is not remaining is called used: so a refusal is one for which used + requested exceeds the limit, as with a bucket.
 Integers only; nothing is shared with `ratelimit.cells`: the two are checked against each other.
 """
 
@@ -84,8 +84,7 @@ class _Window(ABC):
 
     @property
     def remaining(self) -> int:
-        """The free share of the window, as units of the limit, rounded down."""
-        return (self._allowance - self._used) * self.capacity // self._allowance
+        return self._allowance - self._used
 
     @property
     def used(self) -> int:

@@ -102,8 +102,7 @@ def test_windows_equal_brute_force_over_all_admissions(
         else:
             assert charges[1] > oracles[1].allowance
         for one, oracle in zip(meters, oracles, strict=True):
-            share = oracle.allowance - oracle.used(now_us)
-            assert one.remaining == share * one.capacity // oracle.allowance
+            assert one.remaining == oracle.allowance - oracle.used(now_us)
             assert one.used + one.remaining == one.capacity
             counting = [oracle.counts_until_us(at_us) for at_us, _ in oracle.admitted]
             assert one.reset_us == max(0, max(counting, default=now_us) - now_us)
@@ -163,7 +162,7 @@ def test_a_limit_too_small_for_its_window_is_refused_at_the_start() -> None:
 def test_what_a_quantised_server_says(
     emulate: Callable[..., Emulator], clock: Any, connect: Callable[..., openai.OpenAI]
 ) -> None:
-    """Headers and the 429 name the limit per minute; used is the window's share of it, waits are to its end."""
+    """Headers and the 429 name the limit per minute; remaining is the window's, used the rest, waits are to its end."""
     emulator = emulate(limits={"rpm": 240, "tpm": 600_000}, window="second")
     client = connect(emulator)
 
@@ -175,7 +174,7 @@ def test_what_a_quantised_server_says(
     clock.advance(0.25)
     seen = ask()
     assert seen["x-ratelimit-limit-requests"] == "240"
-    assert seen["x-ratelimit-remaining-requests"] == "180"  # one of four
+    assert seen["x-ratelimit-remaining-requests"] == "3"
     assert seen["x-ratelimit-reset-requests"] == "750ms"
     for _ in range(3):
         ask()
@@ -187,7 +186,7 @@ def test_what_a_quantised_server_says(
     assert (refusal.limit_name, refusal.limit, refusal.used, refusal.requested) == ("rpm", 240, 240, 1)
     assert refusal.retry_after_us == parse_duration_us("750ms")
     clock.advance(0.75)
-    assert ask()["x-ratelimit-remaining-requests"] == "180"
+    assert ask()["x-ratelimit-remaining-requests"] == "3"
     assert emulator.counters()["window"] == "second"
 
 
