@@ -134,6 +134,8 @@ _SPEAKS_OF = {
     "project-tokens": ("project-tpm", "project-tpd"),
 }
 _MINUTE_US, _DAY_US = _UNIT_US["m"], _UNIT_US["d"]
+_CUT_US = 1_000
+"""A reset is cut to the millisecond: it may have been so much longer."""
 _TELLING_US = 5_000
 """A reset shorter than this is too coarse (it is cut to the millisecond) to tell a minute's bucket from a day's."""
 
@@ -156,7 +158,9 @@ def observations(buckets: Mapping[str, Bucket]) -> list[Observation]:
         spent = limit - remaining
         daily = reset_us * limit // spent > 10 * _MINUTE_US
         period_us = _DAY_US if daily else _MINUTE_US
-        found.append(Observation(names[daily], limit, -(-spent * period_us // limit)))
+        # Never longer than the server itself says until all is free: one that counts per window frees all at once.
+        backlog_us = min(-(-spent * period_us // limit), reset_us + _CUT_US)
+        found.append(Observation(names[daily], limit, backlog_us))
     return found
 
 

@@ -1,8 +1,8 @@
 """Servers that count per window instead of refilling continuously: aligned windows, and a sliding one.
 
 A window admits `allowance` units: the limit's share of the window's length, in whole units (6,000 a minute enforced per
-second is 100). Headers and messages name the limit per minute; `remaining` is what the window would still let in, and what
-is not remaining is called used: so a refusal is one for which used + requested exceeds the limit, as with a bucket.
+second is 100). Headers and messages name the limit per minute; `remaining` is what the window would still let in, and
+what is not remaining is called used: so a refusal is one for which used + requested exceeds the limit, as in a bucket.
 Integers only; nothing is shared with `ratelimit.cells`: the two are checked against each other.
 """
 
