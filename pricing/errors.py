@@ -12,7 +12,13 @@ from typing import Any
 
 
 class RatecardError(Exception):
-    """The root: `except RatecardError` catches everything this product raises on purpose."""
+    """The root: `except RatecardError` catches everything this product raises on purpose.
+
+    Each comes back whole from another process (concurrent.futures, multiprocessing): message and numbers.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(RatecardError):
@@ -61,3 +67,11 @@ class OverBudget(AdmissionError):
         self.spent = numbers.get("spent")
         self.held = numbers.get("held")
         self.estimate = numbers.get("estimate")
+
+
+def _again(kind: type[RatecardError], args: tuple[Any, ...], numbers: dict[str, Any]) -> RatecardError:
+    """Rebuild a pickled error. The message is made already, so `__init__`, which would make it, is not called."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(numbers)
+    return error

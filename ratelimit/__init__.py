@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .limit import Limit
     from .limiter import Limiter
     from .transports.wrap import wrap
+    from .why import explain
 
 __all__ = [
     "AdmissionError",
@@ -42,6 +43,7 @@ __all__ = [
     "RatecardWarning",
     "WouldWait",
     "demand",
+    "explain",
     "tagged",
     "transports",
     "wrap",
@@ -50,6 +52,7 @@ __all__ = [
 _HOME = {
     "Limit": "limit",
     "Limiter": "limiter",
+    "explain": "why",
     "tagged": "context",
     "wrap": "transports.wrap",
 }

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol, Self
 
-UNTIL_TOLD_US = 10_000_000
-"""What a full set of slots answers: nobody knows when one is free; whoever frees one wakes the line before that."""
-
 
 class Cell(Protocol):
     """The state of one limit.
@@ -24,7 +21,7 @@ class Cell(Protocol):
 
     @property
     def tat_us(self) -> int:
-        """When nothing of it will be spent any more (µs)."""
+        """A bucket's theoretical arrival time (µs): what is spent until then pays for delays. 0 where nothing does."""
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant at which a charge conforms; `burst_us` is how much may be spent at once."""
@@ -38,8 +35,11 @@ class Cell(Protocol):
     def surcharge(self, more_us: int, now_us: int) -> None:
         """Add what a charge turned out to cost beyond its booking."""
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
-        """Take over an observation that more is spent than we thought; never the other way round."""
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
+        """Take over an observation that more is spent than we thought; never the other way round.
+
+        clear_us  µs   when the server says it will have room, where it counts per window
+        """
 
     def spent_us(self, now_us: int) -> int:
         """Read how much is spent at this instant (µs)."""
@@ -56,7 +56,7 @@ class Window:
     window whole, `window_us` (and the slack: an earlier request may have been late) after it acted.
     """
 
-    __slots__ = ("_charges", "_seq", "_sum_us", "slack_us", "slack_wanted_us", "window_us")
+    __slots__ = ("_charges", "_closed_until_us", "_seq", "_sum_us", "slack_us", "slack_wanted_us", "window_us")
 
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
@@ -64,21 +64,26 @@ class Window:
         self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number], oldest first
         self._sum_us = 0
         self._seq = 0
+        self._closed_until_us = 0
 
-    @property
-    def tat_us(self) -> int:
-        return self._charges[-1][0] + self.window_us + self.slack_us if self._charges else 0
+    tat_us = 0  # a late request stays in the server's window for as much longer, however full ours was
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
+        """Find the earliest instant at which a charge conforms; one larger than the burst is taken in portions, the
+        last of which is what is looked for."""
         self._forget(now_us)
-        over_us = self._sum_us + charge_us - burst_us
-        if over_us <= 0:
-            return now_us
-        for act_us, spent_us, _ in self._charges:
-            over_us -= spent_us
-            if over_us <= 0:
-                return act_us + self.window_us + self.slack_us
-        return now_us + UNTIL_TOLD_US  # larger than the window: the gate has refused it long before
+        kept_us = self.window_us + self.slack_us
+        full, last_us = divmod(charge_us - 1, burst_us)
+        over_us = self._sum_us + last_us + 1 - burst_us
+        at_us = max(now_us, self._closed_until_us)
+        if over_us > 0:
+            # A copy: collected garbage may settle an abandoned stream, and so add a charge, in the middle of this.
+            for act_us, spent_us, _ in tuple(self._charges):
+                over_us -= spent_us
+                if over_us <= 0:
+                    at_us = max(at_us, act_us + kept_us)
+                    break
+        return at_us + full * kept_us
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._seq += 1
@@ -102,12 +107,21 @@ class Window:
     def surcharge(self, more_us: int, now_us: int) -> None:
         self.charge(now_us, more_us)
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
-        """A backlog of b means that b was spent within the window: as late as can be, to be safe."""
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
+        """A backlog of b means that b was spent within the window: as late as can be, unless the server says when.
+
+        One of more than the window means that nothing may pass before the rest is over.
+        """
         self._forget(now_us)
+        beyond_us = tat_us - now_us - self.window_us
         missing_us = min(tat_us - now_us, self.window_us) - self._sum_us
-        if missing_us > 0:
-            self.charge(now_us, missing_us)
+        if beyond_us > 0:
+            self._closed_until_us = max(self._closed_until_us, now_us + beyond_us)
+        elif missing_us > 0:
+            self._seq += 1
+            act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
+            self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq]]))
+            self._sum_us += missing_us
 
     def spent_us(self, now_us: int) -> int:
         self._forget(now_us)
@@ -117,7 +131,7 @@ class Window:
         twin = Window(self.window_us)
         twin.slack_us = self.slack_us
         twin._charges = deque(list(entry) for entry in self._charges)
-        twin._sum_us, twin._seq = self._sum_us, self._seq
+        twin._sum_us, twin._seq, twin._closed_until_us = self._sum_us, self._seq, self._closed_until_us
         return twin
 
     def _forget(self, now_us: int) -> None:
@@ -127,18 +141,26 @@ class Window:
 
 
 class Slots:
-    """A limit on what is in the air at once: a charge is one slot, and only its end gives it back."""
+    """A limit on what is in the air at once: a charge is one slot, and only its end gives it back.
 
-    __slots__ = ("_held", "slack_us", "slack_wanted_us")
+    Nobody knows when that will be, so `earliest_us` is only what a cool-down says; `fit` tells of the slots.
+    """
+
+    __slots__ = ("_closed_until_us", "_held", "slack_us", "slack_wanted_us")
 
     tat_us = 0
 
     def __init__(self) -> None:
         self._held = 0
+        self._closed_until_us = 0
         self.slack_us = self.slack_wanted_us = 0
 
+    def fit(self, charge_us: int, burst_us: int) -> bool:
+        """Say whether so many slots are free; whoever frees one wakes the line."""
+        return self._held + charge_us <= burst_us
+
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
-        return now_us if self._held + charge_us <= burst_us else now_us + UNTIL_TOLD_US
+        return max(now_us, self._closed_until_us)
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._held += charge_us
@@ -154,13 +176,14 @@ class Slots:
     def surcharge(self, more_us: int, now_us: int) -> None:
         """A request holds one slot, whatever it turned out to cost."""
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
-        """No header speaks of slots."""
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
+        """No header speaks of slots: this is a cool-down."""
+        self._closed_until_us = max(self._closed_until_us, tat_us)
 
     def spent_us(self, now_us: int) -> int:
         return self._held
 
     def copy(self) -> Slots:
         twin = Slots()
-        twin._held = self._held
+        twin._held, twin._closed_until_us = self._held, self._closed_until_us
         return twin

@@ -55,6 +55,7 @@ def demand(
     policy: str = "observed",
     at: date | None = None,
     count: Count | None = None,
+    output: int | None = None,
 ) -> Demand:
     """Say what the server will charge for this request at admission.
 
@@ -63,6 +64,7 @@ def demand(
     policy    observed | documented | conservative (data/tiers.yaml, `admission`)
     at        day whose formula applies; today (UTC) unless told
     count     an input count made earlier, so that the text is not counted twice
+    output    tokens that such replies take, as learned: what `conservative` then reserves, instead of all it may take
 
     Raises  ConfigError when the body is not a mapping or the policy is unknown
     Source  recorded x-ratelimit headers 2024-02 … 2026-05; the rate-limit guide of 2026-07-15
@@ -104,9 +106,13 @@ def demand(
     tokens += rule.per_choice * choices + rule.per_image * images
     if rule.max_tokens != "ignore":
         cap = rule.default_max_tokens
+        learned = output is not None and rule.max_tokens == "add"
+        if learned and output is not None:
+            cap = output
         for key in _OUTPUT_CAPS:
             if body.get(key) is not None:
-                cap = _positive(body[key], cap)
+                most = _positive(body[key], cap)
+                cap = min(cap, most) if learned else most
                 break
         tokens = tokens + choices * cap if rule.max_tokens == "add" else max(tokens, choices * cap)
     if policy == "conservative":

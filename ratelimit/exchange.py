@@ -22,6 +22,7 @@ from .demand import Demand, demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
 from .gate import Gate
 from .headers import Refusal, observations, rate_limits, read_refusal, retry_after_us
+from .outputs import Kind
 from .preflight import check, warn_once
 from .reply import JsonReader, Outcome, StreamReader
 
@@ -175,6 +176,7 @@ class Visit:
         "_ended",
         "_entry",
         "_estimate",
+        "_kind",
         "_limiter",
         "_reader",
         "_reservation",
@@ -189,6 +191,7 @@ class Visit:
         self._limiter = limiter
         self._accountant = accountant
         self._estimate = accountant.estimate(call) if accountant is not None and not call.polls else None
+        self._kind: Kind | None = None
         self._reservation: Reservation | None = None
         self._entry: int | None = None
         self._sent_us = 0
@@ -226,7 +229,11 @@ class Visit:
             )
             return None
         count = call.count if call.endpoint == "/v1/responses" else None
-        wanted = demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count)
+        output = None
+        if limiter.policy == "conservative":
+            self._kind = Kind.of(call.body, call.endpoint, CURRENT.get().tags)
+            output = limiter.outputs.foresee(self._kind)
+        wanted = demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count, output=output)
         return gate, wanted if tokens <= wanted.tokens else wanted._replace(tokens=tokens)
 
     def sent(self, reservation: Reservation | None) -> None:
@@ -342,6 +349,9 @@ class Visit:
                 # No bucket is fuller than full, whatever number a reply states.
                 full = [limit.capacity for limit in reservation.gate.lane.limits if limit.unit == "tokens"]
                 most = max([reservation.demand.tokens, *full])
+                if self._kind is not None:
+                    reserved = max(0, reservation.demand.tokens - self._call.count.tokens)
+                    limiter.outputs.learn(self._kind, reserved, used.total_output)
                 reservation.settle(tokens=min(used.total_input + used.total_output, most))
         reservation.end()
 

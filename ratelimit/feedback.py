@@ -26,6 +26,10 @@ RAMP_STEP, RAMP_EVERY_US = (3, 2), 15 * 60_000_000
 """After "slow down": at most half as much again every 15 minutes. Source: the error-codes guide (Aug–Oct 2026)."""
 SLOW_DOWN_ONCE_US = 10_000_000
 """One "slow down" counts for this long: the replies of a burst say it all at once."""
+WINDOWS_US = (1_000_000, 10_000_000)
+"""Windows that servers are known to enforce, beside the whole period: a second (OpenAI's help text), ten (Azure)."""
+EXACT_US = 50_000
+"""How far the time that a bucket tells may be off: clocks, rounding, and what else arrived in between."""
 COOL_DOWN_US = 1_000_000
 """How long to hold back after a 429 that says neither which limit was reached nor for how long."""
 JITTER = 0.1
@@ -77,23 +81,56 @@ class Feedback:
         """Take in what the message says of a limit; False when it says nothing of one of ours."""
         store = gate.store
         for key, known in zip(gate.lane.keys, gate.full, strict=True):
-            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None:
-                # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                store.observe(key, min(refusal.used, refusal.limit) * known.period_us // refusal.limit)
-                store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
+            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None and _alike(known):
                 if refusal.limit != known.capacity:
                     self._differs(gate, known, refusal.limit)
+                    known = next(one for one in gate.full if one.name == known.name)
+                window_us = self._learn_window(gate, known, refusal, early_us)
+                # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
+                spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
+                store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
+                store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
                 return True
         return False
+
+    def _learn_window(self, gate: Gate, known: Limit, refusal: Refusal, early_us: int | None) -> int:
+        """Find out from a refusal that no bucket would have made that the server counts per window, and of what length.
+
+        A continuous bucket says "try again in (used + requested − limit) / limit × period", to the millisecond. What
+        is told a much longer time meets the edge of a window; what is refused although its numbers fit meets a shorter
+        one. The time until its edge is the least that the window can be.
+
+        → µs; 0 for a bucket
+        """
+        now_us = known.burst_us if known.window else 0
+        if early_us is None or refusal.requested is None or refusal.used is None or not refusal.limit:
+            return now_us
+        over = refusal.used + refusal.requested - refusal.limit
+        if over > 0 and early_us <= over * known.period_us // refusal.limit + EXACT_US:
+            return now_us  # a bucket's own words
+        window_us = next((one for one in WINDOWS_US if early_us <= one), known.period_us)
+        if (known.window and window_us <= known.burst_us) or window_us > known.period_us:
+            return now_us  # known already, and the time it says is within it
+        self._limiter.adopt(gate, replace(known, burst_us=window_us, window=True))
+        self._tell(
+            f"{gate.lane.name}: the server counts {known.name} per {window_us // 1_000_000} s instead of refilling "
+            f"continuously; that is obeyed. To declare it: Limit({known.name!r}, {known.unit!r}, {known.capacity}, "
+            f"{known.period_us}, burst_us={window_us}, window=True)"
+        )
+        return window_us
 
     def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
         wait_us = COOL_DOWN_US if wait_us is None else wait_us
         wait_us += int(wait_us * JITTER * self._random.random())
-        for key, known in zip(gate.lane.keys, gate.lane.limits, strict=True):
-            if known.unit in ("requests", "tokens"):
-                gate.store.observe(key, known.burst_us + wait_us - known.charge_us(1))
-                return
+        lane = gate.lane
+        for key, known in sorted(zip(lane.keys, lane.limits, strict=True), key=lambda pair: _ORDER[pair[1].unit]):
+            if known.unit == "concurrent":
+                gate.store.observe(key, wait_us)
+            else:
+                # The smallest request waits exactly so long; a window is closed until then.
+                gate.store.observe(key, known.burst_us + wait_us - (0 if known.window else known.charge_us(1)))
+            return
 
     def _slow_down(self, gate: Gate, now_us: int) -> None:
         """Use less of the largest limit; every quarter of an hour it may be half as much again, up to the table's."""
@@ -129,22 +166,22 @@ class Feedback:
         if gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
             self._ramp(gate, gate.clock.now_us())
         for name, capacity, backlog_us in seen:
+            if name.startswith("project-") and all(known.name != name for known in gate.full):
+                self._found(gate, name, capacity)
             for key, known in zip(gate.lane.keys, gate.full, strict=True):
                 if name != known.name:
                     continue
-                if known.period_us == KNOWN[name.rpartition("-")[2]][1]:
-                    # Delays alone let the server lag behind our books, by no more than the margin kept for them.
-                    if backlog_us - age_us - store.backlog_us(key) > store.slack_us(key):
-                        store.observe(key, backlog_us - age_us)
+                if _alike(known):
                     if capacity != known.capacity:
                         self._differs(gate, known, capacity)
                     else:
                         gate.seen.pop(name, None)
+                    # Delays alone let the server lag behind our books, by no more than the margin kept for them.
+                    # Of a window they tell a share, and nothing that could be added to what is in the air.
+                    spent_us = backlog_us - age_us - _beyond_us(known)
+                    if not known.window and spent_us - store.backlog_us(key) > store.slack_us(key):
+                        store.observe(key, spent_us)
                 break
-            else:
-                if name.startswith("project-"):
-                    self._found(gate, name, capacity)
-                    return
 
     def _found(self, gate: Gate, name: str, capacity: int) -> None:
         """Obey a project's limit that the account's table cannot know."""
@@ -168,6 +205,8 @@ class Feedback:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
                 aim = known.capacity
+        else:
+            gate.seen.pop(name, None)  # two replies agree only if none between them said otherwise
         if aim != known.capacity:
             limiter.adopt(gate, replace(known, capacity=aim))
             if aim != table.capacity:
@@ -187,3 +226,18 @@ class Feedback:
         """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
         while self._notices:
             warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)
+
+
+def _alike(known: Limit) -> bool:
+    """Say whether the server's words about the limit of this name are about this limit: they mean the usual period."""
+    usual = KNOWN.get(known.name.rpartition("-")[2])
+    return usual is not None and usual == (known.unit, known.period_us)
+
+
+def _beyond_us(known: Limit) -> int:
+    """What the server may have spent of a period before it touches a burst that is shorter."""
+    return known.period_us - known.burst_us
+
+
+_ORDER = {"requests": 0, "tokens": 1, "images": 3, "concurrent": 2}
+"""Which limit holds everybody back: one that every request is charged for; images come last."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
 
 from .clock import US_PER_S, Clock
 from .demand import Demand
@@ -12,6 +11,7 @@ from .events import Signals
 from .limit import Limit
 from .line import Line
 from .stores.base import Claim, Lane, Store
+from .stores.memory import room_us
 from .ticket import Ticket
 
 
@@ -55,72 +55,95 @@ class Gate:
         self.lane = lane
         store.open(lane)
 
-    def obey(self, index: int, full: Limit, reduced: Limit) -> None:
-        """Put another limit in the place of one; its cell stays, and who stands in line keeps its charges."""
-        self.full = (*self.full[:index], full, *self.full[index + 1 :])
-        lane = self.lane
-        limits = (*lane.limits[:index], reduced, *lane.limits[index + 1 :])
-        self.lane = Lane(lane.name, limits, lane.keys)
-        self.store.open(self.lane)
-        self.line.nudge()
+    def obey(self, key: str, full: Limit, reduced: Limit) -> None:
+        """Put a limit in force in the place of the one that has its cell, or as one more; for those in line too."""
+        with self.line.lock:
+            lane = self.lane
+            if key in lane.keys:
+                at = lane.keys.index(key)
+                self.full = (*self.full[:at], full, *self.full[at + 1 :])
+                lane = Lane(lane.name, (*lane.limits[:at], reduced, *lane.limits[at + 1 :]), lane.keys)
+            else:
+                self.full = (*self.full, full)
+                self.table = (*self.table, full)
+                lane = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, key))
+            self.store.open(lane)
+            self.lane = lane
+            self.line.claim_again(self)
 
-    def charges_us(self, demand: Demand) -> tuple[int, ...]:
+    def claim(self, demand: Demand, spare_ppm: int = 0) -> Claim:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
+        lane = self.lane  # read once: a reply may put another in force meanwhile
         amounts = (*demand[:3], 1)
-        charges_us = []
-        for kind, period_us, capacity, burst_us in self.lane.plan:
+        charges_us: list[int] = []
+        for kind, period_us, capacity, burst_us in lane.plan:
             charge_us = -(-amounts[kind] * period_us // capacity)
             if charge_us > burst_us:
-                self._never(amounts)
+                charge_us = self._whole(lane, amounts, charge_us, len(charges_us))
             charges_us.append(charge_us)
-        return tuple(charges_us)
+        return Claim(lane, tuple(charges_us), spare_ppm)
 
-    def _never(self, amounts: Sequence[int]) -> NoReturn:
-        for limit, (kind, *_) in zip(self.lane.limits, self.lane.plan, strict=True):
-            if limit.charge_us(amounts[kind]) > limit.burst_us:
-                break
-        raise NeverFits(limit=limit.name, demand=amounts[kind], capacity=limit.largest, model=self.lane.name)
+    def _whole(self, lane: Lane, amounts: Sequence[int], charge_us: int, place: int) -> int:
+        """What to charge for more than can be spent at once: a whole window that was only learned, else NeverFits.
 
-    def wait_us(self, claim: Claim, priority: str) -> tuple[int, str]:
-        """Foresee how long a newcomer would wait at least behind those of its own class, and on which limit."""
-        lane = claim.lane
-        longest, name = 0, lane.limits[0].name
-        for limit, key, ahead_us, charge_us in zip(
-            lane.limits, lane.keys, self.line.ahead_us(lane, priority), claim.charges_us, strict=True
-        ):
-            if charge_us and limit.unit != "concurrent":
-                spent_us = self.store.backlog_us(key) + self.store.slack_us(key) * (not limit.window)
-                wait_us = spent_us + ahead_us + charge_us - limit.burst_us
-                if wait_us > longest:
-                    longest, name = wait_us, limit.name
-        return longest, name
+        Nobody has promised that a learned window is the server's last word, so it is left to judge.
+        """
+        limit, declared = lane.limits[place], self.table[place]
+        if limit.window and not declared.window and charge_us <= declared.burst_us:
+            return limit.burst_us
+        raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
+
+    def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:
+        """Foresee, for each limit, how long a request waits for it at least behind so much of its own class (µs)."""
+        lane, store = claim.lane, self.store
+        waits_us = []
+        for limit, key, before_us, charge_us in zip(lane.limits, lane.keys, ahead_us, claim.charges_us, strict=True):
+            if not charge_us:
+                waits_us.append(0)
+                continue
+            if limit.unit == "concurrent":
+                before_us = 0  # nobody knows when a slot is free
+            free_us = room_us(charge_us, limit.burst_us, store.slack_us(key), claim.spare_ppm)
+            waits_us.append(store.wait_us(key, before_us, charge_us, free_us))
+        return tuple(waits_us)
+
+    def wait_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, str]:
+        """The longest of these waits, and the limit it is for."""
+        waits_us = self.waits_us(claim, ahead_us)
+        longest_us = max(waits_us)
+        return longest_us, claim.lane.limits[waits_us.index(longest_us)].name
 
     def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
-            wait_us, name = self.wait_us(claim, priority)
+            wait_us, name = self.wait_us(claim, self.line.ahead_us(claim, priority))
             if wait_us > max_wait_us:
                 raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
 
-    def patience_us(self, ticket: Ticket, wait_us: int, max_wait_us: int | None) -> int:
+    def patience_us(self, ticket: Ticket, wait_us: int, exact: bool, max_wait_us: int | None) -> int:
         """How long to sleep now: what the store said, or until it is worth looking who is first.
+
+        wait_us  what the store said; 0 when it was not asked, or does not know
+        exact    it depends on nobody else
 
         Raises WouldWait when that would be past max_wait: the line moved slower than foreseen
         """
+        pause_us = wait_us if exact and wait_us else min(wait_us or self.line.patience_us(), self.line.patience_us())
         if max_wait_us is None:
-            return wait_us or self.line.patience_us()
+            return pause_us
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
-        if wait_us > left_us or left_us < 0:
+        if (exact and wait_us > left_us) or left_us < 0:
+            foreseen_us, name = self.wait_us(ticket.claim, (0,) * len(ticket.claim.charges_us))
             raise WouldWait(
-                limit=self.tightest(ticket.claim),
-                retry_after_s=max(wait_us, 1) / US_PER_S,
+                limit=name if foreseen_us else self.tightest(ticket.claim),
+                retry_after_s=max(wait_us, foreseen_us, 1) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
-        return wait_us or min(self.line.patience_us(), left_us + 1)
+        return min(pause_us, left_us + 1)
 
     def queued(self, ticket: Ticket) -> None:
-        """Tell listeners that a request has joined the line."""
-        wait_us, limit = self.wait_us(ticket.claim, ticket.priority)
+        """Tell listeners that a request is about to join the line."""
+        wait_us, limit = self.wait_us(ticket.claim, self.line.ahead_us(ticket.claim, ticket.priority))
         self.signals.emit(
             "queued",
             ticket.asked_us,
@@ -128,7 +151,7 @@ class Gate:
             limit,
             priority=ticket.priority,
             wait_us=wait_us,
-            ahead=self.line.count - 1,
+            ahead=self.line.count,
         )
 
     def gave_up(self, ticket: Ticket) -> None:

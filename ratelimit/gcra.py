@@ -125,7 +125,7 @@ class Bucket:
         """Add what a charge turned out to cost beyond its booking."""
         self.charge(now_us, more_us)
 
-    def raise_to(self, tat_us: int, now_us: int) -> None:
+    def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
         """Take over an observation that the bucket is emptier than we thought; never the other way round."""
         if tat_us > self.tat_us:
             self.tat_us = tat_us

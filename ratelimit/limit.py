@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from .errors import ConfigError
 
 Unit = Literal["requests", "tokens", "images", "concurrent"]
+UNITS = ("requests", "tokens", "images", "concurrent")
 
 US_PER_S = 1_000_000
 MINUTE_US = 60 * US_PER_S
@@ -28,7 +29,10 @@ class Limit:
                      enforced as 1,000 a second is burst_us=1_000_000, window=True; a fixed or sliding minute is
                      window=True
 
-    Raises  ConfigError when a number is not a positive integer or the burst is longer than the period.
+    What is in the air at once ("concurrent") has no period: it counts slots, one a request.
+
+    Raises  ConfigError when a number is not a positive integer, the burst is longer than the period, or a word is
+            unknown
     """
 
     name: str
@@ -39,10 +43,20 @@ class Limit:
     window: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"a limit has a name such as rpm or tpm, not {self.name!r}")
+        if self.unit not in UNITS:
+            raise ConfigError(f"limit {self.name}: unit is one of {', '.join(UNITS)}, not {self.unit!r}")
+        if not isinstance(self.window, bool) or (self.window and self.unit == "concurrent"):
+            raise ConfigError(f"limit {self.name}: window is True or False (False for slots), not {self.window!r}")
         for key in ("capacity", "period_us", "burst_us"):
             value = getattr(self, key)
             if type(value) is not int or value < (0 if key == "burst_us" else 1):
                 raise ConfigError(f"limit {self.name}: {key} must be a positive whole number, not {value!r}")
+        if self.unit == "concurrent":
+            # One of `capacity` slots a request, also after headroom made the capacity smaller.
+            object.__setattr__(self, "period_us", self.capacity)
+            object.__setattr__(self, "burst_us", self.capacity)
         if not self.burst_us:
             object.__setattr__(self, "burst_us", self.period_us)
         if self.burst_us > self.period_us:
@@ -64,9 +78,9 @@ KNOWN: dict[str, tuple[Unit, int]] = {
     "rpd": ("requests", DAY_US),
     "tpd": ("tokens", DAY_US),
     "ipm": ("images", MINUTE_US),
-    "concurrency": ("concurrent", 0),
+    "concurrency": ("concurrent", MINUTE_US),
 }
-"""Limits by name: unit and period. `concurrency` is how many requests may be in the air at once; it has no period."""
+"""Limits by name: unit and period. `concurrency` is what may be in the air at once; its period says nothing."""
 
 
 def named(name: str, capacity: int) -> Limit:
@@ -75,8 +89,6 @@ def named(name: str, capacity: int) -> Limit:
         unit, period_us = KNOWN[name]
     except KeyError:
         raise ConfigError(f"unknown limit {name!r}; known: {', '.join(KNOWN)}") from None
-    if unit == "concurrent":
-        period_us = capacity  # so that one request takes one of `capacity` slots
     return Limit(name, unit, capacity, period_us)
 
 
@@ -100,7 +112,7 @@ class OwnLimits:
             if isinstance(value, Mapping):
                 if not value:
                     raise ConfigError(f"limits of {name}: the mapping is empty; give at least one, or leave it out")
-                self.by_model[name] = _limits(value)
+                self.by_model[name] = _limits(value, f"limits of {name}: ")
         self.every = _limits({name: value for name, value in (given or {}).items() if not isinstance(value, Mapping)})
 
     def of(self, *names: str) -> tuple[Limit, ...]:
@@ -136,31 +148,41 @@ Pools = Mapping[str, Mapping[str, "int | Limit | Iterable[str]"]]
 
 def read_pools(given: Pools | None) -> tuple[Pool, ...]:
     """Read pools as users write them. Raises ConfigError that names the pool and what is wrong with it."""
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and (not isinstance(given, Mapping) or not given):
         raise ConfigError(f'pools is a mapping such as {{"organisation": {{"tpm": 2_000_000}}}}, not {given!r}')
     return tuple(_pool(name, settings) for name, settings in (given or {}).items())
 
 
 def _pool(name: str, settings: object) -> Pool:
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"a pool has a name such as organisation, not {name!r}")
     if not isinstance(settings, Mapping):
         raise ConfigError(f'pool {name}: expected a mapping such as {{"tpm": 2_000_000}}, not {settings!r}')
     models, above = settings.get("models"), settings.get("above")
-    if models is not None and (isinstance(models, str) or not all(isinstance(one, str) for one in models)):
-        raise ConfigError(f"pool {name}: models is a list of names, not {models!r}")
+    if models is not None:
+        listed = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str | bytes) else ()
+        if not listed or not all(isinstance(one, str) for one in listed):
+            raise ConfigError(f"pool {name}: models is a list of names, not {models!r}")
+        models = frozenset(listed)
     if above is not None and (type(above) is not int or above < 0 or models is None):
         raise ConfigError(f"pool {name}: above is a whole number of input tokens, and needs models")
-    limits = _limits({key: value for key, value in settings.items() if key not in ("models", "above")})
+    limits = _limits(
+        {key: value for key, value in settings.items() if key not in ("models", "above")}, f"pool {name}: "
+    )
     if not limits:
         raise ConfigError(f"pool {name}: it names no limit; known: {', '.join(KNOWN)}")
     if above is None:
         limits = tuple(replace(limit, name=f"{name}-{limit.name}") for limit in limits)
-    return Pool(name, limits, None if models is None else frozenset(models), above)
+    return Pool(name, limits, models, above)
 
 
-def _limits(given: Mapping[str, object]) -> tuple[Limit, ...]:
-    limits = tuple(value if isinstance(value, Limit) else named(key, value) for key, value in given.items())  # type: ignore[arg-type]  # Limit refuses what is no number
+def _limits(given: Mapping[str, object], where: str = "") -> tuple[Limit, ...]:
+    try:
+        limits = tuple(value if isinstance(value, Limit) else named(key, value) for key, value in given.items())  # type: ignore[arg-type]  # Limit refuses what is no number
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None
     names = [limit.name for limit in limits]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two limits are named {name}: the first would be lost; give each a name of its own")
+            raise ConfigError(f"{where}two limits are named {name}: the first would be lost; give each its own name")
     return limits

@@ -26,6 +26,7 @@ from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
 from .line import Classes, Line, Priorities, Rank
+from .outputs import Outputs
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
@@ -46,7 +47,7 @@ class Limiter:
                "models" for some only, with "above" for the long-context pool of those models
     priorities classes of requests and their weights: {"interactive": 8, "batch": {"weight": 1, "leave": 0.1}}, where
                leave is the share of every burst left free for the others; high 9, normal 3, low 1 unless told
-    max_queue  how many requests may wait for admission; None for any number
+    max_queue  how many requests may wait for admission at one model, or at all that share a pool; None for any number
     policy     what the server charges at admission: observed (default) | documented | conservative
     headroom   share of every limit left unused, 0 ≤ headroom < 1
     max_wait   seconds a request may wait for admission; None waits for as long as it takes
@@ -78,13 +79,17 @@ class Limiter:
     ) -> None:
         if tier is None and limits is None:
             raise ConfigError('say which limits to obey: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
-        if policy not in POLICIES:
+        if tier is not None and not isinstance(tier, str):
+            raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
+        if not isinstance(policy, str) or policy not in POLICIES:
             raise ConfigError(f"unknown admission policy {policy!r}; known: {', '.join(POLICIES)}")
         if not _is_number(headroom) or not 0 <= headroom < 1:
             raise ConfigError(f"headroom is a share of the limit, 0 ≤ headroom < 1, not {headroom!r}")
         if max_queue is not None and (type(max_queue) is not int or max_queue < 0):
             raise ConfigError(f"max_queue is a whole number of waiting requests, not {max_queue!r}")
-        if at is not None and not isinstance(at, date):
+        if not isinstance(adopt, bool):
+            raise ConfigError(f"adopt is True or False, not {adopt!r}")
+        if at is not None and (not isinstance(at, date) or isinstance(at, datetime)):
             raise ConfigError(f"at is a datetime.date, not {at!r}")
         if preflight not in ("raise", "warn", "off"):
             raise ConfigError(f"preflight is raise, warn or off, not {preflight!r}")
@@ -105,11 +110,13 @@ class Limiter:
         self._own = OwnLimits(limits)
         self._pools = read_pools(pools)
         self._tables = tables
+        self._shared_line = Line(self.priorities, self._max_queue)
         self._gates: dict[str, Gate] = {}
         self._gates_by_pool: dict[str, Gate] = {}
         self.warned: set[str] = set()
         self.signals = Signals()
         self.feedback = Feedback(self, adopt)
+        self.outputs = Outputs()
         if tier is not None:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
             if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
@@ -180,7 +187,7 @@ class Limiter:
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        reservation = Reservation(gate, *admit(gate, gate.charges_us(demand), rank, max_wait_us), demand)
+        reservation = Reservation(gate, *admit(gate, demand, rank, max_wait_us), demand)
         if self.signals.listeners:
             self._admitted(reservation, rank)
         return reservation
@@ -190,7 +197,7 @@ class Limiter:
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        reservation = Reservation(gate, *await admit_async(gate, gate.charges_us(demand), rank, max_wait_us), demand)
+        reservation = Reservation(gate, *await admit_async(gate, demand, rank, max_wait_us), demand)
         if self.signals.listeners:
             self._admitted(reservation, rank)
         return reservation
@@ -236,7 +243,12 @@ class Limiter:
                 }
             lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
         halt = self.signals.halt
-        return {"tier": self.tier, "lanes": lanes, "halted": None if halt is None else halt[0]}
+        return {
+            "tier": self.tier,
+            "lanes": lanes,
+            "outputs": self.outputs.as_dict(),
+            "halted": None if halt is None else halt[0],
+        }
 
     def gate(self, model: str, tokens: int = 0) -> Gate:
         """The lane that a model's requests of so many input tokens pass, and its line."""
@@ -253,19 +265,24 @@ class Limiter:
         return tuple(self._gates_by_pool.values())
 
     def adopt(self, gate: Gate, limit: Limit) -> None:
-        """Put a limit in force at a gate: in the place of the one of its name, or as a new one. Its cell is kept."""
+        """Put a limit in force at a gate: in the place of the one of its name, or as a new one. Its cell is kept.
+
+        Where other gates share the cell, it is in force at those too.
+        """
         reduced = self._reduced((limit,))[0]
-        for index, known in enumerate(gate.full):
-            if known.name == limit.name:
-                gate.obey(index, limit, reduced)
-                return
         lane = gate.lane
-        wider = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, f"{lane.name}:{limit.name}"))
-        # Who stands in the old gate's line passes by its limits; the two share cells, and the line.
-        fresh = Gate(self.store, self.clock, wider, (*gate.full, limit), gate.line, self.signals)
-        fresh.longer = gate.longer
-        for gates in (self._gates, self._gates_by_pool):
-            gates.update({name: fresh for name, one in gates.items() if one is gate})
+        index = next((index for index, known in enumerate(lane.limits) if known.name == limit.name), None)
+        if index is None:
+            gate.obey(f"{lane.name}:{limit.name}", limit, reduced)
+            return
+        key, old = lane.keys[index], lane.limits[index]
+        spent_us = self.store.backlog_us(key)
+        for one in self.gates():
+            if key in one.lane.keys:
+                one.obey(key, limit, reduced)
+        if reduced.capacity < old.capacity and reduced.unit != "concurrent":
+            # What was spent is a larger part of a smaller limit.
+            self.store.observe(key, min(-(-spent_us * old.capacity // reduced.capacity), reduced.burst_us))
 
     def own(self, gate: Gate) -> tuple[Limit, ...]:
         """The limits that were given by hand for a gate's model."""
@@ -273,30 +290,30 @@ class Limiter:
 
     def _open(self, model: str) -> Gate:
         name, full = self._find(model)
+        if not full:
+            raise ConfigError(f"no limits are known for {name}")
+        pools = [pool for pool in self._pools if pool.models is None or name in pool.models or model in pool.models]
+        shared = [(limit.name, limit) for pool in pools if pool.above is None for limit in pool.limits]
+        gate = self._gate(name, name, [(f"{name}:{limit.name}", limit) for limit in full] + shared)
         longer = []
-        for pool in self._pools:
-            if pool.models is None or name in pool.models or model in pool.models:
-                if pool.above is None:
-                    full = (*full, *pool.limits)
-                else:
-                    longer.append((pool.above, self._gate(pool.name, pool.limits)))
-        gate = self._gate(name, full)
+        for pool in pools:
+            if pool.above is not None:
+                # It takes the place of the model's own limits only: what all pass together counts its requests too.
+                own = [(f"{pool.name}>{pool.above}:{limit.name}", limit) for limit in pool.limits]
+                kind = "+".join([f"{pool.name}>{pool.above}", *(key for key, _ in shared)])
+                longer.append((pool.above, self._gate(kind, pool.name, own + shared)))
         gate.longer = tuple(sorted(longer, key=lambda entry: -entry[0]))
         return gate
 
-    def _gate(self, name: str, full: tuple[Limit, ...]) -> Gate:
-        gate = self._gates_by_pool.get(name)
-        if gate is not None:
-            return gate
-        if not full:
-            raise ConfigError(f"no limits are known for {name}")
-        shared = {limit.name: pool.name for pool in self._pools if pool.above is None for limit in pool.limits}
-        keys = tuple(limit.name if limit.name in shared else f"{name}:{limit.name}" for limit in full)
-        line = next((one.line for one in self.gates() if set(one.lane.keys) & set(keys)), None)
-        if line is None:
-            line = Line(self.priorities, self._max_queue)
-        lane = Lane(name, self._reduced(full), keys)
-        return self._gates_by_pool.setdefault(name, Gate(self.store, self.clock, lane, full, line, self.signals))
+    def _gate(self, kind: str, name: str, limits: list[tuple[str, Limit]]) -> Gate:
+        gate = self._gates_by_pool.get(kind)
+        if gate is None:
+            keys, full = tuple(key for key, _ in limits), tuple(limit for _, limit in limits)
+            # Lanes that share a limit stand in one line, and any two may come to share one with a third.
+            line = self._shared_line if self._pools else Line(self.priorities, self._max_queue)
+            fresh = Gate(self.store, self.clock, Lane(name, self._reduced(full), keys), full, line, self.signals)
+            gate = self._gates_by_pool.setdefault(kind, fresh)  # another thread may have been quicker
+        return gate
 
     def _find(self, model: str) -> tuple[str, tuple[Limit, ...]]:
         from pricing.cards import resolve

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from heapq import heappop, heappush
+from typing import Any, Literal, NamedTuple
 
 from pricing.cost import Cost, Unpriced
 from pricing.ledger import Totals
@@ -16,6 +17,7 @@ from .job import BadLine
 MOST_MESSAGES = 20
 """Messages kept per error code: some servers put a number of their own into each, and a job has a million lines."""
 MINUTE_US = 60 * US_PER_S
+LONGEST_KEPT = 5
 
 StoppedBy = Literal["", "budget", "quota", "auth", "interrupted", "error"]
 
@@ -32,6 +34,48 @@ class Failure:
         self.count += 1
         if message in self.messages or len(self.messages) < MOST_MESSAGES:
             self.messages[message] = self.messages.get(message, 0) + 1
+
+
+class Wait(NamedTuple):
+    """One request's wait for admission."""
+
+    waited_us: int
+    custom_id: str
+    limit: str
+    tokens: int
+
+
+@dataclass
+class Waits:
+    """What the requests of a job waited for: totals by limit, and the longest few."""
+
+    by_limit: dict[str, tuple[int, int]] = field(default_factory=dict)  # limit → how many, µs together
+    longest: list[Wait] = field(default_factory=list)
+
+    def add(self, wait: Wait) -> None:
+        """Note a wait."""
+        count, sum_us = self.by_limit.get(wait.limit, (0, 0))
+        self.by_limit[wait.limit] = (count + 1, sum_us + wait.waited_us)
+        heappush(self.longest, wait)
+        if len(self.longest) > LONGEST_KEPT:
+            heappop(self.longest)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "by_limit": {
+                limit: {"requests": count, "seconds": _seconds(sum_us)}
+                for limit, (count, sum_us) in self.by_limit.items()
+            },
+            "longest": [
+                {
+                    "custom_id": wait.custom_id,
+                    "limit": wait.limit,
+                    "seconds": _seconds(wait.waited_us),
+                    "tokens": wait.tokens,
+                }
+                for wait in sorted(self.longest, reverse=True)
+            ],
+        }
 
 
 @dataclass
@@ -60,6 +104,7 @@ class Progress:
     most_in_flight: int = 0
     spent: Usd = Usd.ZERO
     unpriced: int = 0
+    waits: Waits = field(default_factory=Waits)
 
     def admitted(self, now_us: int, lane: str, tokens: int) -> None:
         """Count a request that is about to be sent."""
@@ -183,6 +228,7 @@ class Report:
                 "theoretical_minimum": _seconds(self.minimum_us),
             },
             "binding_limit": self.binding_limit or None,
+            "waits": p.waits.as_dict(),
             "tokens_admitted": p.tokens_admitted,
             "cost": self.totals.as_dict(),
             "cost_this_run": self.this_run.as_dict(),

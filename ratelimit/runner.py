@@ -27,7 +27,7 @@ from .context import CURRENT, CallContext
 from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
 from .job import BadLine, Line
 from .limiter import Limiter
-from .progress import Progress, Report, StoppedBy
+from .progress import Progress, Report, StoppedBy, Wait
 from .reply import RUNNING
 from .reservation import Reservation
 from .results import Results, result_line
@@ -234,7 +234,11 @@ class Runner:
             nonlocal admitted
             admitted = reservation
             self._grounded.discard(task)
-            progress.admitted(self.limiter.clock.now_us(), reservation.model, reservation.demand.tokens)
+            tokens = reservation.demand.tokens
+            progress.admitted(self.limiter.clock.now_us(), reservation.model, tokens)
+            if reservation.waited_us:
+                limit = reservation.waited_for or "the line"
+                progress.waits.add(Wait(reservation.waited_us, line.custom_id, limit, tokens))
             door.leave()
 
         def on_refused(refusal: Refusal) -> None:

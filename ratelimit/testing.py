@@ -18,10 +18,7 @@ START_US = 1_000_000 * US_PER_S
 
 
 class ManualClock:
-    """A clock that moves when told, or when somebody would have to wait: blocking code runs in no time at all.
-
-    `on_wait` is called instead of moving when given: a test's chance to let something else happen first.
-    """
+    """A clock that moves when told, or when somebody would have to wait: blocking code runs in no time at all."""
 
     def __init__(self, start_us: int = START_US) -> None:
         self._now_us = start_us

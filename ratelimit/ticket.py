@@ -7,6 +7,7 @@ remembered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
@@ -14,48 +15,98 @@ from typing import TYPE_CHECKING
 from .stores.base import Claim
 
 if TYPE_CHECKING:
+    from .demand import Demand
     from .gate import Gate
+    from .line import File
 
 
 class Ticket(ABC):
     """What a line knows of somebody who waits.
 
-    gate      what it waits for
-    claim     what it asks the store for
-    priority  the class it waits in
-    asked_us  µs   when it asked
-    order          its place among all that wait: smaller goes first; given by the line
-    due_us    µs   when it should next be heard of, once it is first
-    loop           the event loop that must run for it to move, or that it keeps from running
-    blocks         it is a thread that keeps an event loop from running
-    limit          the limit that it last waited for, once it was first
-    gone           it has left the line, or was passed over
+    gate        what it waits for
+    demand      what its request will be charged
+    claim       the same by the limits in force: what it asks the store for
+    priority    the class it waits in
+    asked_us    µs   when it asked
+    number           how many joined the line before it
+    file             where it stands; None when it has left the line, or was passed over
+    since            the virtual time of its file when it joined
+    start            its start tag among the classes of its file, from when it heads its class; −1 before
+    place            its start tag among the first ones of all files, from when it is compared with them; −1 before
+    yielded_us  µs   what went past it into the room that it leaves free
+    due_us      µs   when it should next be heard of, once it is first
+    loop             the event loop that must run for it to move, or that it keeps from running
+    blocks           it is a thread that keeps an event loop from running
+    limit            the limit that it last waited for, once it was first
     """
 
-    __slots__ = ("asked_us", "blocks", "claim", "clock", "due_us", "gate", "gone", "limit", "loop", "order", "priority")
+    __slots__ = (
+        "asked_us",
+        "blocks",
+        "claim",
+        "clock",
+        "demand",
+        "due_us",
+        "file",
+        "gate",
+        "limit",
+        "loop",
+        "number",
+        "place",
+        "priority",
+        "since",
+        "start",
+        "yielded_us",
+    )
 
-    def __init__(self, gate: Gate, claim: Claim, priority: str) -> None:
+    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
         self.gate = gate
         self.clock = gate.clock
+        self.demand = demand
         self.claim = claim
         self.priority = priority
         self.asked_us = self.due_us = self.clock.now_us()
-        self.order: tuple[int, int] = (0, 0)
-        self.gone = False
+        self.number = self.since = self.yielded_us = 0
+        self.start = self.place = -1
+        self.file: File | None = None
         self.limit = ""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.blocks = False
 
-    def __lt__(self, other: Ticket) -> bool:
-        return self.order < other.order
-
     def dead(self) -> bool:
         """Say that nobody can hold it any more."""
-        return self.gone
+        return False
 
     @abstractmethod
     def wake(self) -> None:
         """Make the waiter look again. Callable from any thread."""
+
+
+class Bell(threading.Event):
+    """An Event that can be set from inside its own methods, as collected garbage may do that settles a stream.
+
+    threading.Event holds a lock meanwhile, and would wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def is_set(self) -> bool:
+        return not self._silent.locked()
+
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is set already
+            self._silent.release()
+
+    def clear(self) -> None:
+        self._silent.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        rung = self._silent.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX))
+        if rung:
+            self.set()
+        return rung
 
 
 class ThreadTicket(Ticket):
@@ -63,11 +114,11 @@ class ThreadTicket(Ticket):
 
     __slots__ = ("_event",)
 
-    def __init__(self, gate: Gate, claim: Claim, priority: str) -> None:
-        super().__init__(gate, claim, priority)
+    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
+        super().__init__(gate, demand, claim, priority)
         self.loop = asyncio._get_running_loop()
         self.blocks = self.loop is not None
-        self._event = threading.Event()
+        self._event = Bell()
 
     def wait(self, timeout_us: int) -> None:
         """Sleep until woken, or for `timeout_us`."""
@@ -83,14 +134,14 @@ class TaskTicket(Ticket):
 
     __slots__ = ("_future", "_running", "_woken")
 
-    def __init__(self, gate: Gate, claim: Claim, priority: str) -> None:
-        super().__init__(gate, claim, priority)
+    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
+        super().__init__(gate, demand, claim, priority)
         self.loop = self._running = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
         self._woken = False
 
     def dead(self) -> bool:
-        return self.gone or self._running.is_closed()
+        return self._running.is_closed()
 
     async def wait(self, timeout_us: int) -> None:
         """Sleep until woken, or for `timeout_us`."""
@@ -117,10 +168,8 @@ class TaskTicket(Ticket):
         if asyncio._get_running_loop() is self._running:
             _finish(future)
             return
-        try:
+        with contextlib.suppress(RuntimeError):  # its loop was closed; nobody waits there any more
             self._running.call_soon_threadsafe(_finish, future)
-        except RuntimeError:
-            self.gone = True  # its loop was closed; nobody waits there any more
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -27,11 +27,11 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "cells", "headers", "_json"},
+    {"errors", "limit", "clock", "gcra", "cells", "headers", "outputs", "_json"},
     {"tiers", "context", "reply", "stores", "verdict", "events"},
     {"demand", "ticket", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
-    {"accounting", "preflight", "job", "results", "progress"},
+    {"accounting", "preflight", "job", "results", "progress", "why"},
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},

@@ -27,7 +27,7 @@ from ..clock import US_PER_S, Clock
 from ..errors import ConfigError
 from ..job import read_job, survey
 from ..limiter import Limiter
-from ..progress import Progress, Report
+from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
 from ..tiers import POLICIES
@@ -72,6 +72,7 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 )
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
+@click.option("--explain", is_flag=True, help="Say which limits the requests waited for, and which waited longest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(**options: Any) -> None:
     """Send FILE (JSONL: Batch-format lines, or bare request bodies) at the full speed of a tier.
@@ -135,6 +136,8 @@ def command(**options: Any) -> None:
                 words = "were never answered; they count at their estimates"
             click.echo(f"{counted(begun.closed, 'call')} of an earlier run {words}", err=True)
         print_summary(report, output, ledger_path)
+        if options["explain"]:
+            print_waits(report.progress.waits)
     if report.exit_code:
         sys.exit(report.exit_code)
 
@@ -308,6 +311,19 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
         if output:
             how = "a larger --budget" if p.stopped_by == "budget" else "the same command"
             click.echo(f"go on     with {how} and --resume; nothing that is done is sent again")
+
+
+def print_waits(waits: Waits) -> None:
+    """Print what the requests waited for, for people."""
+    if not waits.by_limit:
+        click.echo("waits     none: every request went at once")
+    for limit, (count, sum_us) in sorted(waits.by_limit.items(), key=lambda item: -item[1][1]):
+        seconds = sum_us / US_PER_S
+        click.echo(f"waits     {counted(count, 'request')} for {limit}, {seconds / count:.1f} s each on average")
+    for wait in sorted(waits.longest, reverse=True):
+        click.echo(
+            f"          {wait.waited_us / US_PER_S:8.1f} s  {wait.custom_id} for {wait.limit} ({wait.tokens:,} tokens)"
+        )
 
 
 def _times(report: Report) -> str:

@@ -26,7 +26,7 @@ class Lane:
     opened         what the one store that keeps this lane remembers about it
     """
 
-    __slots__ = ("keys", "limits", "name", "opened", "plan")
+    __slots__ = ("__weakref__", "keys", "limits", "name", "opened", "plan")
 
     def __init__(self, name: str, limits: tuple[Limit, ...], keys: tuple[str, ...]) -> None:
         self.name = name
@@ -47,6 +47,13 @@ class Claim(NamedTuple):
     lane: Lane
     charges_us: tuple[int, ...]
     spare_ppm: int = 0
+
+    def spare_us(self) -> int:
+        """How much it leaves free of the limit on which that is least."""
+        limits = zip(self.lane.limits, self.charges_us, strict=True)
+        return (
+            min((limit.burst_us for limit, charge_us in limits if charge_us), default=0) * self.spare_ppm // 1_000_000
+        )
 
 
 class Booking:
@@ -83,7 +90,8 @@ class Store(Protocol):
         spare_ppm  ppm  the share of every burst that must stay free afterwards
         ahead           claims that this must not delay, in the order of asking
 
-        → a Booking, or the time (µs, exact without `ahead`) until it could succeed; a refusal changes nothing
+        → a Booking, or the time (µs, exact without `ahead`) until it could succeed; 0 where nobody knows, because
+          slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
@@ -95,11 +103,17 @@ class Store(Protocol):
     def finish(self, booking: Booking) -> None:
         """Note that the request has ended: its slots are free. A second time is a no-op."""
 
-    def observe(self, key: str, backlog_us: int) -> None:
-        """Learn that the server's bucket holds at least this backlog now. Observations only tighten."""
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
+        """Learn that the server's bucket holds at least this backlog now. Observations only tighten.
+
+        clear_us  µs  when it will have room, as the server says; only a limit that counts per window asks
+        """
 
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""
+
+    def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
+        """Foresee how long a charge waits at least, behind so much that is admitted before it (µs; 0: not at all)."""
 
     def backlog_us(self, key: str) -> int:
         """Read how much bucket time is spent at this moment (µs)."""

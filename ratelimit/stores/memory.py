@@ -30,7 +30,7 @@ class MemoryStore:
         self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
         self._cells: dict[str, Cell] = {}
         self._bursts_us: dict[str, int] = {}
-        self._lanes: dict[str, list[Lane]] = {}  # who has a cell open under a key
+        self._lanes: dict[str, weakref.WeakSet[Lane]] = {}  # who has a cell open under a key
         self._latest_us = 0
         _STORES.add(self)
 
@@ -57,8 +57,11 @@ class MemoryStore:
                         act_us = at_us
             else:
                 act_us = _earliest_us(cells, charges_us, spare_ppm, now_us)
-                if ahead:
-                    act_us = self._behind(lane, charges_us, spare_ppm, ahead, act_us, now_us)
+                if act_us == now_us:
+                    if holds and not _fit(cells, charges_us, spare_ppm):
+                        return 0
+                    if ahead:
+                        act_us = self._behind(lane, charges_us, spare_ppm, ahead, now_us)
             if act_us > now_us:
                 return act_us - now_us
             place = []
@@ -92,19 +95,30 @@ class MemoryStore:
                     if isinstance(cell, Slots):
                         cell.free(charge_us)
 
-    def observe(self, key: str, backlog_us: int) -> None:
+    def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
             if cell is not None:
                 now_us = self._now_us()
-                cell.raise_to(now_us + backlog_us, now_us)
+                cell.raise_to(now_us + backlog_us, now_us, clear_us)
 
     def widen(self, key: str, slack_us: int) -> None:
         with self._lock:
             cell = self._cells.get(key)
-            if cell is not None:
+            if cell is not None and not isinstance(cell, Slots):
                 cell.slack_wanted_us = max(cell.slack_wanted_us, slack_us)
                 cell.slack_us = min(cell.slack_wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
+
+    def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
+        with self._lock:
+            cell, now_us = self._cells.get(key), self._now_us()
+            if cell is None:
+                return 0
+            if isinstance(cell, Bucket) and ahead_us:
+                cell = cell.copy()
+                cell.charge(now_us, ahead_us)
+                ahead_us = 0
+            return cell.earliest_us(ahead_us + charge_us, burst_us, now_us) - now_us
 
     def backlog_us(self, key: str) -> int:
         with self._lock:
@@ -125,7 +139,7 @@ class MemoryStore:
             (self._cell(key, limit), limit.burst_us) for key, limit in zip(lane.keys, lane.limits, strict=True)
         )
         for key in lane.keys:
-            self._lanes.setdefault(key, []).append(lane)
+            self._lanes.setdefault(key, weakref.WeakSet()).add(lane)
         plain = all(isinstance(cell, Bucket) for cell, _ in cells)
         lane.opened = cells, plain, any(isinstance(cell, Slots) for cell, _ in cells)
         return lane.opened  # type: ignore[no-any-return]  # a lane keeps what a store likes
@@ -144,9 +158,8 @@ class MemoryStore:
             if cell is not None:
                 now_us = self._now_us()
                 fresh.raise_to(now_us + cell.spent_us(now_us), now_us)
-            cell = self._cells[key] = fresh
-            for lane in self._lanes.pop(key, ()):
-                lane.opened = None  # it looks again; what was booked in the old cell stays charged in the new one
+            cell = fresh
+            self._replace(key, fresh)  # what was booked in the old cell stays charged in the new one
         if isinstance(cell, Window):
             cell.window_us = limit.burst_us
         self._bursts_us[key] = limit.burst_us
@@ -154,25 +167,27 @@ class MemoryStore:
             cell.slack_us = min(cell.slack_wanted_us, limit.burst_us // MAX_SLACK_SHARE)
         return cell
 
+    def _replace(self, key: str, cell: Cell) -> None:
+        """Put another cell in the place of one; the lanes that pass it look again."""
+        self._cells[key] = cell
+        for lane in self._lanes.pop(key, ()):
+            lane.opened = None
+
     def _behind(
-        self,
-        lane: Lane,
-        charges_us: tuple[int, ...],
-        spare_ppm: int,
-        ahead: tuple[Claim, ...],
-        act_us: int,
-        now_us: int,
+        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int, ahead: tuple[Claim, ...], now_us: int
     ) -> int:
-        """When a request may act that must not delay those who asked earlier: now, or after all of them."""
+        """When a request that could act now may, not to delay those who asked earlier: now, or after all of them.
+
+        Those who wait for a slot could have one at any time: what else they want is kept for them from now on.
+        """
         cells = lane.opened[0]
         trial: dict[int, Cell] = {}
         undelayed = [self._try(claim, trial, now_us) for claim in ahead]
         after_us = _earliest_us(_twins(cells, trial), charges_us, spare_ppm, max(now_us, *undelayed))
-        if act_us > now_us:
-            return max(act_us, after_us)
         trial = {}
         for (cell, _), charge_us in zip(_twins(cells, trial), charges_us, strict=True):
-            cell.charge(now_us, charge_us)
+            if charge_us:
+                cell.charge(now_us, charge_us)
         delayed = [self._try(claim, trial, now_us) for claim in ahead]
         return now_us if all(now <= then for now, then in zip(delayed, undelayed, strict=True)) else after_us
 
@@ -195,13 +210,26 @@ def _earliest_us(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...
     act_us = now_us
     for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True):
         if charge_us:
-            room_us = burst_us
-            if spare_ppm:
-                # A request larger than what the spare leaves is admitted when nothing else is in the way.
-                room_us = max(charge_us + cell.slack_us, burst_us - burst_us * spare_ppm // 1_000_000)
-                room_us = min(room_us, burst_us)
-            act_us = max(act_us, cell.earliest_us(charge_us, room_us, now_us))
+            at_us = cell.earliest_us(charge_us, room_us(charge_us, burst_us, cell.slack_us, spare_ppm), now_us)
+            act_us = max(act_us, at_us)
     return act_us
+
+
+def _fit(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...], spare_ppm: int) -> bool:
+    """Say whether every slot that is asked for is free."""
+    return all(
+        cell.fit(charge_us, room_us(charge_us, burst_us, 0, spare_ppm))
+        for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True)
+        if isinstance(cell, Slots)
+    )
+
+
+def room_us(charge_us: int, burst_us: int, slack_us: int, spare_ppm: int) -> int:
+    """How much of a burst somebody may fill who leaves a share of it free."""
+    if not spare_ppm:
+        return burst_us
+    # A request larger than what the spare leaves is admitted when nothing else is in the way.
+    return min(burst_us, max(charge_us + slack_us, burst_us * (1_000_000 - spare_ppm) // 1_000_000))
 
 
 def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:
@@ -216,9 +244,13 @@ _STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """Another thread may have held a lock at the fork; in the child there is no other thread."""
+    """Another thread may have held a lock at the fork; in the child there is no other thread, and nothing in the air:
+    the requests that hold slots are the parent's, and end there."""
     for store in list(_STORES):
         store._lock = threading.RLock()
+        for key, cell in list(store._cells.items()):
+            if isinstance(cell, Slots):
+                store._replace(key, Slots())
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 a budget said no. What the facts are is wr
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -363,6 +364,20 @@ def test_ledger_report_splits_what_run_spent(ratecard: Callable[..., Any], job: 
     open_one = ratecard("ledger", "report", "out.jsonl.costs.db")
     assert "models are named as served; where no reply told, as requested" in open_one.err
     assert {"o3-pro", "o3-pro-2025-06-10"} <= {line.split()[0] for line in open_one.out.splitlines()}
+
+
+def test_run_explains_what_the_requests_waited_for(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """--explain names the limit, how many waited for it and for how long, and who waited longest."""
+    job = tmp_path / "explain.jsonl"
+    job.write_text("".join(json.dumps({"model": "o3", "input": "x"}) + "\n" for _ in range(4)), encoding="utf-8")
+    with Emulator(limits={"rpm": 3_000, "tpm": 1_000_000}, latency=0) as server:
+        # Each is taken to produce 4,096 tokens: the fourth has to wait for half a second or so.
+        arguments = ["-o", str(tmp_path / "waits.jsonl"), "--rpm", "3000", "--tpm", "16350", "--policy", "conservative"]
+        to = ["--base-url", server.url, "--at", AT, "--explain"]
+        ended = ratecard("run", str(job), *arguments, *to)
+    assert ended.code == 0
+    assert re.search(r"^waits     1 request for tpm, \d+\.\d s each on average$", ended.out, re.MULTILINE)
+    assert re.search(r"^ +\d+\.\d s  line-\d+-\w+ for tpm \([\d,]+ tokens\)$", ended.out, re.MULTILINE)
 
 
 def test_tables_check_and_schema(ratecard: Callable[..., Any], tmp_path: Path) -> None:

@@ -101,4 +101,5 @@ def test_demo_s_keys_are_documented(spawn: Callable[..., Any]) -> None:
     assert [key for key in real(run) if not any(fits(key, pattern) for pattern in documented("ratecard run"))] == [
         ("failures",),
         ("requests", "refused_by_kind"),
+        ("waits", "by_limit"),
     ], "besides empty collections everything is documented"

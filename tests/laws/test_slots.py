@@ -1,0 +1,203 @@
+"""Law: never more in the air than there are slots, each is freed exactly once, and whoever waits gets it at once.
+
+The oracle is a counter that each request raises when it is admitted and lowers when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ratelimit
+from ratelimit.clock import LoopClock
+from ratelimit.limit import Limit
+from ratelimit.stores.base import Booking, Lane
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.testing import ManualClock, run_virtual
+
+MODEL = "a-model-with-limits-of-its-own"
+KEY = f"{MODEL}:concurrency"
+
+
+def on_loop(**settings: Any) -> ratelimit.Limiter:
+    return ratelimit.Limiter(store=MemoryStore(LoopClock(), initial_slack_us=0), **settings)
+
+
+async def wander(reservation: ratelimit.limiter.Reservation, how: str, seconds: float) -> None:
+    """Use a slot for a while and end in one of the ways there are."""
+    await asyncio.sleep(seconds)
+    if how == "settle":
+        reservation.settle(tokens=1)
+    elif how == "release":
+        reservation.release()
+    elif how == "twice":
+        reservation.settle(tokens=0)
+        reservation.release()
+        reservation.end()
+    elif how == "raise":
+        raise LookupError
+
+
+ways = st.sampled_from(["settle", "release", "twice", "leave", "raise", "cancel"])
+seconds = st.sampled_from([0.0, 0.5, 1.0, 2.5, 7.0])
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(seconds, seconds, ways, st.integers(0, 50)), min_size=1, max_size=25),
+)
+@settings(deadline=None, max_examples=100)
+def test_never_more_than_the_slots_are_in_the_air(slots: int, plan: list[tuple[float, float, str, int]]) -> None:
+    """Any interleaving of settling, releasing, leaving, failing and being cancelled, waiting or in the air."""
+
+    async def main() -> None:
+        limiter = on_loop(limits={"concurrency": slots, "tpm": 600})
+        air = 0
+
+        async def request(start: float, stay: float, how: str, tokens: int) -> None:
+            nonlocal air
+            await asyncio.sleep(start)
+            async with limiter.areserve(model=MODEL, tokens=tokens) as reservation:
+                air += 1
+                try:
+                    assert air <= slots
+                    await wander(reservation, how, stay)
+                    if reservation._booking.holds:
+                        assert air <= slots
+                finally:
+                    air -= 1
+
+        tasks = [asyncio.create_task(request(*one)) for one in plan]
+        for task, (start, stay, how, _) in zip(tasks, plan, strict=True):
+            if how == "cancel":
+                asyncio.get_running_loop().call_later(start + stay / 2, task.cancel)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert result is None or isinstance(result, LookupError | asyncio.CancelledError)
+        assert limiter.store.backlog_us(KEY) == 0
+        assert not limiter.gate(MODEL).line
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("how", ["settle", "release", "twice", "leave", "raise", "cancel"])
+def test_a_freed_slot_is_taken_at_once(how: str) -> None:
+    """Whoever waits is admitted at the instant at which a request ends, however it ends."""
+
+    async def main() -> float:
+        limiter = on_loop(limits={"concurrency": 1})
+        loop = asyncio.get_running_loop()
+
+        async def holder() -> None:
+            async with limiter.areserve(model=MODEL) as reservation:
+                await wander(reservation, how, 3.0 if how != "cancel" else 1e6)
+
+        holding = asyncio.create_task(holder())
+        await asyncio.sleep(0)
+        if how == "cancel":
+            loop.call_later(3.0, holding.cancel)
+        start = loop.time()
+        await limiter.areserve(model=MODEL)
+        waited = loop.time() - start
+        await asyncio.gather(holding, return_exceptions=True)
+        return waited
+
+    assert run_virtual(main) == pytest.approx(3.0, abs=1e-4)
+
+
+def test_max_wait_gives_a_slot_as_long_as_it_says() -> None:
+    """Nobody knows when a slot is free: a request waits for max_wait, not shorter, and is refused then."""
+
+    async def main() -> tuple[float, float]:
+        limiter = on_loop(limits={"concurrency": 1}, max_wait=4)
+        loop = asyncio.get_running_loop()
+        first = await limiter.areserve(model=MODEL)
+        loop.call_later(3.0, first.end)
+        start = loop.time()
+        await limiter.areserve(model=MODEL)
+        admitted = loop.time() - start
+        with pytest.raises(ratelimit.WouldWait, match="concurrency"):
+            await limiter.areserve(model=MODEL)
+        return admitted, loop.time() - start - admitted
+
+    admitted, refused = run_virtual(main)
+    assert admitted == pytest.approx(3.0, abs=1e-4)
+    assert refused == pytest.approx(4.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("slots", "headroom", "left"), [(10, 0.2, 8), (100, 0.01, 99), (3, 0.5, 1), (1, 0.9, 1)])
+def test_headroom_leaves_slots_free(slots: int, headroom: float, left: int) -> None:
+    """With a share of the slots left unused, the others can all be used."""
+    limiter = ratelimit.Limiter(
+        limits={"concurrency": slots}, headroom=headroom, max_wait=0, store=MemoryStore(ManualClock())
+    )
+    taken = [limiter.reserve(model=MODEL) for _ in range(left)]
+    with pytest.raises(ratelimit.WouldWait):
+        limiter.reserve(model=MODEL)
+    taken[0].end()
+    limiter.reserve(model=MODEL)
+
+
+def test_a_class_leaves_slots_free_for_the_others() -> None:
+    """Of ten slots, a class that leaves a quarter takes seven; the others find three free."""
+    limiter = ratelimit.Limiter(
+        limits={"concurrency": 10},
+        priorities={"live": 3, "batch": {"weight": 1, "leave": 0.25}},
+        max_wait=0,
+        store=MemoryStore(ManualClock()),
+    )
+    for _ in range(7):
+        limiter.reserve(model=MODEL, priority="batch")
+    with pytest.raises(ratelimit.WouldWait):
+        limiter.reserve(model=MODEL, priority="batch")
+    for _ in range(3):
+        limiter.reserve(model=MODEL, priority="live")
+    with pytest.raises(ratelimit.WouldWait):
+        limiter.reserve(model=MODEL, priority="live")
+
+
+def test_a_store_that_is_told_twice_frees_a_slot_once() -> None:
+    """Finished and released again, in any order, a booking gives back the one slot it held."""
+    limit = Limit("concurrency", "concurrent", 2)
+    store = MemoryStore(ManualClock())
+    lane = Lane("m", (limit,), (KEY,))
+    booking = store.reserve(lane, (1,))
+    other = store.reserve(lane, (1,))
+    assert isinstance(booking, Booking)
+    assert isinstance(other, Booking)
+    for _ in range(2):
+        store.finish(booking)
+        store.release(booking)
+        store.settle(booking, (0,))
+    assert store.backlog_us(KEY) == 1
+    assert isinstance(store.reserve(lane, (1,)), Booking)
+    assert store.reserve(lane, (1,)) == 0
+
+
+def test_threads_share_slots() -> None:
+    """Eight threads pass two slots: never three at once, and all of them get through."""
+    limiter = ratelimit.Limiter(limits={"concurrency": 2})
+    lock, air, most = threading.Lock(), 0, 0
+
+    def work() -> None:
+        nonlocal air, most
+        for _ in range(25):
+            with limiter.reserve(model=MODEL):
+                with lock:
+                    air += 1
+                    most = max(most, air)
+                with lock:
+                    air -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most <= 2
+    assert limiter.store.backlog_us(KEY) == 0
