@@ -95,6 +95,13 @@ class MemoryStore:
                     if isinstance(cell, Slots):
                         cell.free(charge_us)
 
+    def arrived(self, booking: Booking, ago_us: int) -> None:
+        with self._lock:
+            by_us = self._now_us() - ago_us
+            for cell, number, _ in booking.place:
+                if isinstance(cell, Window):
+                    cell.arrived(number, by_us)
+
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
