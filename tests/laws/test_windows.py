@@ -134,6 +134,18 @@ def test_a_reply_shortens_the_margin_and_overruns_no_window(
     assert steps(came, limit.burst_us, most, edge_us)
 
 
+def test_a_bucket_that_turns_out_to_be_a_window_is_not_closed_for_its_backlog() -> None:
+    """A full minute of backlog, told by a refusal, is one full window once the server is known to count per second."""
+    bucket, window = Limit("l", "requests", 60), Limit("l", "requests", 60, MINUTE_US, 1_000_000, True)
+    store = MemoryStore(ManualClock(), initial_slack_us=0)
+    before = lane_of([bucket])
+    store.open(before)
+    store.observe(before.keys[0], MINUTE_US)
+    after = Lane("m", (window,), before.keys)
+    store.open(after)
+    assert store.reserve(after, (window.charge_us(1),)) == 1_000_000
+
+
 def test_a_quick_server_costs_no_margin() -> None:
     """A request that was answered at once makes room one window after it was sent, not a margin later."""
     limit = Limit("w", "requests", 60, MINUTE_US, 1_000_000, True)
