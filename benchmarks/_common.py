@@ -14,27 +14,29 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 
-def environment() -> str:
-    """Name the machine's cores, Python and the packages that matter, in one line."""
+def environment(*peers: str) -> str:
+    """Name the machine's cores and load, Python, and the packages that matter (and `peers`), in one line."""
     names = []
-    for package in ("ratecard", "openai", "httpx2", "httpx", "tiktoken"):
+    for package in ("ratecard", "openai", "httpx2", "httpx", "tiktoken", *peers):
         try:
             names.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(names)}"
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    return f"{os.cpu_count()} cores, {load}, Python {platform.python_version()}, {', '.join(names)}"
 
 
 class Server:
-    """A running emulator: its URL and its own counters."""
+    """A running emulator: its URL and its own log."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def counters(self) -> dict[str, Any]:
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/_emulator") as reply:
-            counters: dict[str, Any] = json.load(reply)
-        return counters
+    def admissions(self) -> list[dict[str, Any]]:
+        """Every decision of its limits, oldest first."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/_emulator/admissions") as reply:
+            admissions: list[dict[str, Any]] = json.load(reply)["admissions"]
+        return admissions
 
 
 @contextmanager

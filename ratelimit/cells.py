@@ -50,12 +50,16 @@ class Cell(Protocol):
         """Make another cell with the same state, to try things on."""
 
 
+_UNKNOWN_US = 1 << 62
+
+
 class Window:
     """A limit that counts what arrived in the last stretch of time: at most `window_us` of bucket time in any stretch
     of `window_us`.
 
     What conforms to it conforms to a server with fixed windows too, wherever their edges lie. A charge leaves the
-    window whole, `window_us` (and the slack: an earlier request may have been late) after it acted.
+    window whole, `window_us` after it acted, and so much later as its request may have been late: the slack, or less
+    once its reply shows that it had arrived by then.
     """
 
     __slots__ = ("_charges", "_seq", "_sum_us", "closed_until_us", "slack_us", "slack_wanted_us", "window_us")
@@ -63,7 +67,7 @@ class Window:
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
         self.slack_us = self.slack_wanted_us = 0
-        self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number], oldest first
+        self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number, late_us], oldest first
         self._sum_us = 0
         self._seq = 0
         self.closed_until_us = 0
@@ -80,10 +84,10 @@ class Window:
         at_us = max(now_us, self.closed_until_us)
         if over_us > 0:
             # A copy: collected garbage may settle an abandoned stream, and so add a charge, in the middle of this.
-            for act_us, spent_us, _ in tuple(self._charges):
-                over_us -= spent_us
+            for entry in tuple(self._charges):
+                at_us = max(at_us, self._leaves_us(entry))
+                over_us -= entry[1]
                 if over_us <= 0:
-                    at_us = max(at_us, act_us + kept_us)
                     break
         return at_us + full * kept_us
 
@@ -91,20 +95,24 @@ class Window:
         self._seq += 1
         if self._charges and self._charges[-1][0] > act_us:
             act_us = self._charges[-1][0]  # in order, so that the oldest leaves first; later is the safe side
-        self._charges.append([act_us, charge_us, self._seq])
+        self._charges.append([act_us, charge_us, self._seq, _UNKNOWN_US])
         self._sum_us += charge_us
         return self._seq
 
+    def arrived(self, number: int, by_us: int) -> None:
+        """Learn that the request of a charge had reached the server by this instant."""
+        entry = self._find(number)
+        if entry is not None:
+            entry[3] = min(entry[3], max(0, by_us - entry[0]))
+
     def refund(self, number: int, back_us: int) -> int:
-        if not self._charges or number < self._charges[0][2]:
+        entry = self._find(number)
+        if entry is None:
             return 0
-        for entry in reversed(self._charges):
-            if entry[2] == number:
-                back_us = min(back_us, entry[1])
-                entry[1] -= back_us
-                self._sum_us -= back_us
-                return back_us
-        return 0
+        back_us = min(back_us, entry[1])
+        entry[1] -= back_us
+        self._sum_us -= back_us
+        return back_us
 
     def surcharge(self, more_us: int, now_us: int) -> None:
         self.charge(now_us, more_us)
@@ -114,11 +122,11 @@ class Window:
         self._forget(now_us)
         act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
         # What acted before the server's window began is in our books, and not in what it says.
-        known_us = sum(charge_us for at_us, charge_us, _ in self._charges if clear_us is None or at_us >= act_us)
+        known_us = sum(charge_us for at_us, charge_us, *_ in self._charges if clear_us is None or at_us >= act_us)
         missing_us = min(tat_us - now_us, self.window_us) - known_us
         if missing_us > 0:
             self._seq += 1
-            self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq]]))
+            self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq, _UNKNOWN_US]]))
             self._sum_us += missing_us
 
     def spent_us(self, now_us: int) -> int:
@@ -133,9 +141,19 @@ class Window:
         return twin
 
     def _forget(self, now_us: int) -> None:
-        charges, kept_us = self._charges, self.window_us + self.slack_us
-        while charges and charges[0][0] + kept_us <= now_us:
+        charges = self._charges
+        while charges and self._leaves_us(charges[0]) <= now_us:
             self._sum_us -= charges.popleft()[1]
+
+    def _leaves_us(self, entry: list[int]) -> int:
+        return entry[0] + self.window_us + min(entry[3], self.slack_us)
+
+    def _find(self, number: int) -> list[int] | None:
+        if self._charges and number >= self._charges[0][2]:
+            for entry in reversed(self._charges):
+                if entry[2] == number:
+                    return entry
+        return None
 
 
 class Slots:

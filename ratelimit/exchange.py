@@ -289,7 +289,8 @@ class Visit:
             self._retry_after_us = _asked_pause_us(headers)
         if reservation is not None and limiter is not None:
             if processing is not None and processing.isdigit() and len(processing) < 10:
-                reservation.arrived(now_us - self._sent_us - int(processing) * 1000)
+                took_us = int(processing) * 1000
+                reservation.arrived(now_us - self._sent_us - took_us, took_us)
             if seen:
                 limiter.feedback.headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
         refunds = reservation is not None and reservation.demand.refunds

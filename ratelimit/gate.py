@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Sequence
 
 from .cells import room_us
@@ -15,6 +16,7 @@ from .line import PATIENCE_US, Line
 from .stores.base import Claim, Lane, Store
 from .ticket import Ticket
 
+COLLECT_EVERY_S = 5.0
 UNKNOWN_US = US_PER_S
 """When to try again where nobody knows when there will be room: a slot is freed by the end of a request."""
 TOLD_FOR_US = 600 * US_PER_S
@@ -163,11 +165,11 @@ class Gate:
 
     def _collect(self, ticket: Ticket) -> None:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""
-        now_us = self.clock.now_us()
-        if now_us > self.line.collected_us + PATIENCE_US and any(
+        now_s = time.monotonic()  # a search costs real time, whatever clock the limiter lives by
+        if now_s > self.line.collected_s + COLLECT_EVERY_S and any(
             one.unit == "concurrent" for one in ticket.claim.lane.limits
         ):
-            self.line.collected_us = now_us
+            self.line.collected_s = now_s
             gc.collect()
 
     def queued(self, ticket: Ticket) -> None:

@@ -138,6 +138,7 @@ _SPEAKS_OF = {
 }
 _MINUTE_US, _DAY_US = _UNIT_US["m"], _UNIT_US["d"]
 _CUT_US = 1_000
+"""A reset is cut to the millisecond: it may have been so much longer."""
 _TELLING_US = 5_000
 """A reset shorter than this is too coarse (it is cut to the millisecond) to tell a minute's bucket from a day's."""
 
@@ -161,7 +162,7 @@ def observations(buckets: Mapping[str, Bucket]) -> list[Observation]:
         daily = reset_us * limit // spent > 10 * _MINUTE_US
         period_us = _DAY_US if daily else _MINUTE_US
         # `remaining` is cut to whole units, so a limit of few seems to have up to one more spent; `reset` is cut to the
-        # millisecond and tells it better.
+        # millisecond and tells it better. A server that counts per window frees all at once, within that time.
         backlog_us = min(-(-spent * period_us // limit), reset_us + _CUT_US)
         found.append(Observation(names[daily], limit, backlog_us))
     return found

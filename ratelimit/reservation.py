@@ -98,15 +98,19 @@ class Reservation:
             self.gate.store.finish(booking)
             self.gate.line.nudge()
 
-    def arrived(self, delay_us: int) -> None:
+    def arrived(self, delay_us: int, ago_us: int) -> None:
         """Report how long the request took to reach the server, so that the burst leaves room for such delays.
 
         A late request makes later, quicker ones arrive too close behind it. It only counts by what exceeds the
-        backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py).
+        backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py). In a window it takes room
+        for as much longer, and no longer: `ago_us` is how long it has been there at least.
         """
+        booking, store = self._booking, self.gate.store
+        if any(limit.window for limit in booking.lane.limits):
+            store.arrived(booking, ago_us)
+            self.gate.line.nudge()
         if delay_us <= QUICKEST_US:
             return
-        booking, store = self._booking, self.gate.store
         for key, charge_us, (_, _, backlog_us) in zip(
             booking.lane.keys, booking.charges_us, booking.place, strict=True
         ):

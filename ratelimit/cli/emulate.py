@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..emulator.windows import WINDOWS
 from ..tiers import POLICIES
 from ._shared import TIER, Day, Readable, limit_options, own_limits
 
@@ -21,6 +22,13 @@ def read_faults(text: str) -> Any:
 @click.option("--tier", type=TIER, help='Usage tier to enforce, such as "tier_1" or "grow".')
 @click.option("--model", "models", multiple=True, help="Serve only these models (default: every model of the tier).")
 @limit_options
+@click.option(
+    "--window",
+    type=click.Choice(WINDOWS),
+    default="continuous",
+    show_default=True,
+    help="How limits per minute are enforced.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")

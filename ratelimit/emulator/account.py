@@ -13,8 +13,9 @@ from ratelimit.demand import Demand
 from ratelimit.errors import ConfigError, NotOffered
 from ratelimit.limit import Limit, Limits, OwnLimits, replaced
 
-from .buckets import Bucket, Refusal, admit
+from .buckets import Refusal, admit
 from .headers import LimitHeaders
+from .windows import WINDOWS, meter
 
 if TYPE_CHECKING:
     from pricing.cards import ModelCard
@@ -26,9 +27,9 @@ class Pool:
 
     __slots__ = ("buckets", "headers", "name", "refused")
 
-    def __init__(self, name: str, limits: Iterable[Limit], now_us: int) -> None:
+    def __init__(self, name: str, limits: Iterable[Limit], window: str, now_us: int) -> None:
         self.name = name
-        self.buckets = tuple(Bucket(limit, now_us) for limit in limits)
+        self.buckets = tuple(meter(limit, window, now_us) for limit in limits)
         self.headers = LimitHeaders(self.buckets)
         self.refused = dict.fromkeys((bucket.name for bucket in self.buckets), 0)
 
@@ -100,8 +101,10 @@ class Account:
     tier     of the table; limits of the models it names
     limits   given outright; each takes the place of the tier's limit of the same name
     models   the only ones to serve, with or without a card. None serves what has limits: any name under flat limits
+    window   how limits per minute are enforced: one of WINDOWS
 
-    Raises  ConfigError for an unknown tier, a malformed limit, neither tier nor limits, a named model without limits.
+    Raises  ConfigError for an unknown tier or window, a malformed limit, neither tier nor limits, a named model without
+            limits, limits given outright that such a window could not enforce.
     """
 
     def __init__(
@@ -110,13 +113,17 @@ class Account:
         tier: str | None,
         limits: Limits | None,
         models: Iterable[str] | None,
+        window: str,
         at: date,
         now_us: int,
     ) -> None:
         if tier is None and limits is None:
             raise ConfigError('say which limits to enforce: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
+        if window not in WINDOWS:
+            raise ConfigError(f"unknown window {window!r}; known: {', '.join(WINDOWS)}")
         self.tier = tier
         self.at = at
+        self.window = window
         self.table: TierTable | None = None
         if tier is not None:
             from ratelimit.tiers import load_tiers
@@ -124,6 +131,8 @@ class Account:
             self.table = load_tiers()
             self.table.scheme_of(tier)  # unknown tiers are refused here, with the known ones named
         self._own = OwnLimits(limits)
+        for given in (self._own.every, *self._own.by_model.values()):
+            Pool("", given, window, now_us)  # what cannot be enforced is refused here, not at the first request
         self._only = None if models is None else frozenset(models)
         self._pools: dict[str, Pool] = {}
         self._models: dict[str, Model | None] = {}
@@ -203,5 +212,5 @@ class Account:
             pool = self.table.pool(base, self.tier)
         found = self._pools.get(pool)
         if found is None:
-            found = self._pools[pool] = Pool(pool, limits, self._now_us)
+            found = self._pools[pool] = Pool(pool, limits, self.window, self._now_us)
         return Model(name, card, found)

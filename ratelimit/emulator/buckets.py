@@ -1,6 +1,7 @@
 """The server's side of a limit: a bucket that drains continuously, and the rule that all limits must agree.
 
-A bucket holds a *level*: what has been charged and not yet drained. It starts at nothing, drains at capacity / period,
+What a server keeps of a limit is a `Meter`. The bucket here is the one that was recorded; `windows` has the others. A
+bucket holds a *level*: what has been charged and not yet drained. It starts at nothing, drains at capacity / period,
 and a request enters when the level plus its charge stays within the capacity. To keep this exact without fractions the
 level is counted in units × µs of the period: one unit charged raises it by `period_us`, one µs of time lowers it by
 `capacity`. This code shares nothing with `ratelimit.gcra` on purpose: the two are checked against each other.
@@ -9,9 +10,9 @@ level is counted in units × µs of the period: one unit charged raises it by `p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from ratelimit.limit import Limit
+from ratelimit.limit import Limit, Unit
 
 Refused = Literal["rate", "too_large"]
 
@@ -21,29 +22,55 @@ class Refusal(NamedTuple):
 
     bucket     the limit that refused
     kind       rate: later · too_large: never
-    used       units in the bucket when it refused, rounded up
+    used       units that the message calls used, rounded up
     requested  units asked for
     wait_us    µs until it would enter if nothing else came; 0 for too_large
+    again_ms   ms that the message tells to wait
     """
 
-    bucket: Bucket
+    bucket: Meter
     kind: Refused
     used: int
     requested: int
     wait_us: int
+    again_ms: int
+
+
+class Meter(Protocol):
+    """What a server keeps of one limit of one pool. Reading it is right only at the instant it was last drained to.
+
+    capacity   units per period: the limit that headers and messages name
+    """
+
+    name: str
+    unit: Unit
+    capacity: int
+    period_us: int
+
+    def drain(self, now_us: int) -> None:
+        """Let time pass up to `now_us`. A clock that steps back drains nothing."""
+
+    def charge(self, units: int) -> None:
+        """Take `units`; the caller has checked that they fit."""
+
+    def refusal(self, units: int) -> Refusal | None:
+        """Say why `units` cannot enter now, or None when they can."""
 
     @property
-    def again_ms(self) -> int:
-        """The "try again in" of the message (ms): (used + requested − limit) / limit × period, cut to whole ms.
+    def remaining(self) -> int:
+        """What the header calls remaining (units of the limit)."""
 
-        Source  six error bodies 2023-12 … 2026-09 (1352.76 → 1.352s)
-        """
-        over = self.used + self.requested - self.bucket.capacity
-        return over * (self.bucket.period_us // 1000) // self.bucket.capacity
+    @property
+    def used(self) -> int:
+        """What messages call used (units of the limit): capacity − remaining."""
+
+    @property
+    def reset_us(self) -> int:
+        """Time until all of it is free again if nothing else came (µs)."""
 
 
 class Bucket:
-    """One limit of one pool, as the server keeps it."""
+    """A limit that refills continuously."""
 
     __slots__ = ("_ceiling", "_level", "_updated_us", "capacity", "name", "period_us", "unit")
 
@@ -75,8 +102,15 @@ class Bucket:
         if over <= 0 or not units:
             return None
         if need > self._ceiling:
-            return Refusal(self, "too_large", self.used, units, 0)
-        return Refusal(self, "rate", self.used, units, -(-over // self.capacity))
+            return Refusal(self, "too_large", self.used, units, 0, 0)
+        return Refusal(self, "rate", self.used, units, -(-over // self.capacity), self._again_ms(units))
+
+    def _again_ms(self, units: int) -> int:
+        """(used + requested − limit) / limit × period, cut to whole ms.
+
+        Source  six error bodies 2023-12 … 2026-09 (1352.76 → 1.352s)
+        """
+        return (self.used + units - self.capacity) * (self.period_us // 1000) // self.capacity
 
     @property
     def remaining(self) -> int:
@@ -100,7 +134,7 @@ class Bucket:
         return self._level // self.capacity
 
 
-def admit(buckets: Sequence[Bucket], charges: Sequence[int], now_us: int) -> Refusal | None:
+def admit(buckets: Sequence[Meter], charges: Sequence[int], now_us: int) -> Refusal | None:
     """Charge every bucket, or none: all limits are checked together at one instant.
 
     buckets  (n,)        one per limit of the pool

@@ -83,6 +83,7 @@ class Engine:
                 **self._counters.as_dict(),
                 "limits": {name: pool.snapshot(now_us) for name, pool in sorted(self.account.pools.items())},
                 "tier": self.account.tier,
+                "window": self.account.window,
                 "speed": self._speed,
                 "seed": self._seed,
                 "now_us": now_us,
@@ -319,7 +320,7 @@ class Engine:
         bucket = next((bucket for bucket in pool.buckets if bucket.unit == "tokens"), pool.buckets[0])
         units = max(1, min(bucket.capacity, plan.demand.tokens if bucket.unit == "tokens" else plan.demand.requests))
         wait_us = -(-units * bucket.period_us // bucket.capacity)
-        refusal = Refusal(bucket, "rate", bucket.capacity, units, wait_us)
+        refusal = Refusal(bucket, "rate", bucket.capacity, units, wait_us, wait_us // 1000)
         return errors.refused(refusal, plan.model.name, pool.name, self._organization, self._speed)
 
     async def _pass(self, emulated_us: int, receive: Receive) -> bool:

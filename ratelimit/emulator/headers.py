@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .buckets import Bucket
+from .buckets import Meter
 
 Header = tuple[bytes, bytes]
 
@@ -36,7 +36,7 @@ class LimitHeaders:
 
     __slots__ = ("_rows",)
 
-    def __init__(self, buckets: Sequence[Bucket]) -> None:
+    def __init__(self, buckets: Sequence[Meter]) -> None:
         by_name = {bucket.name: bucket for bucket in buckets}
         rows = []
         for unit, names in _SHOWN.items():

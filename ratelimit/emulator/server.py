@@ -27,6 +27,7 @@ from .counters import Admission
 from .faults import Faults, parse_faults
 from .latency import Latencies, parse_latency
 from .plan import Planner
+from .windows import WINDOWS
 
 if TYPE_CHECKING:
     import uvicorn
@@ -41,6 +42,8 @@ class Emulator:
 
     tier           of data/tiers.yaml; its limits for every model it names
     limits         given outright: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model
+    window         how limits per minute are enforced: continuous | second | ten-seconds | minute | minute-from-first |
+                   sliding-minute
     model, models  the only models to serve, with or without a card. Default: all that have limits
     seed           of sizes, latencies and faults; the same seed and body give the same reply
     speed          emulated seconds per wall second: limits refill and replies come that much faster
@@ -62,6 +65,7 @@ class Emulator:
         *,
         tier: str | None = None,
         limits: Limits | None = None,
+        window: str = "continuous",
         model: str | None = None,
         models: Iterable[str] | None = None,
         seed: int = 0,
@@ -92,7 +96,7 @@ class Emulator:
         chosen = [*([model] if model else []), *(models or ())]
         clock = now_us or _wall_clock()
         day = at or datetime.now(UTC).date()
-        account = Account(tier=tier, limits=limits, models=chosen or None, at=day, now_us=clock())
+        account = Account(tier=tier, limits=limits, models=chosen or None, window=window, at=day, now_us=clock())
         planner = Planner(
             account,
             seed=seed,
@@ -236,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tier", help="usage tier whose limits to enforce, for example tier_1")
     for name, what in (("rpm", "requests per minute"), ("tpm", "tokens per minute"), ("rpd", "requests per day")):
         parser.add_argument(f"--{name}", type=int, help=f"{what} for every model, instead of a tier's")
+    parser.add_argument("--window", choices=WINDOWS, default="continuous", help="how limits per minute are enforced")
     parser.add_argument("--model", action="append", dest="models", help="serve only this model (repeatable)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")

@@ -114,6 +114,9 @@ class Store(Protocol):
     def finish(self, booking: Booking) -> None:
         """Note that the request has ended: its slots are free. A second time is a no-op."""
 
+    def arrived(self, booking: Booking, ago_us: int) -> None:
+        """Learn that the request of a booking had reached the server `ago_us` before now."""
+
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         """Learn that the server's bucket holds at least this backlog now. Observations only tighten.
 

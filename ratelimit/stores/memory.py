@@ -110,6 +110,13 @@ class MemoryStore:
                     if isinstance(cell, Slots):
                         cell.free(charge_us)
 
+    def arrived(self, booking: Booking, ago_us: int) -> None:
+        with self._lock:
+            by_us = self._now_us() - ago_us
+            for cell, number, _ in booking.place:
+                if isinstance(cell, Window):
+                    cell.arrived(number, by_us)
+
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
@@ -185,7 +192,10 @@ class MemoryStore:
             fresh.slack_wanted_us = self._initial_slack_us if cell is None else cell.slack_wanted_us
             if cell is not None:
                 now_us = self._now_us()
-                fresh.raise_to(now_us + cell.spent_us(now_us), now_us)
+                spent_us = cell.spent_us(now_us)
+                if limit.window:
+                    spent_us = min(spent_us, limit.burst_us)  # a bucket's minute closes no window of a second
+                fresh.raise_to(now_us + spent_us, now_us)
             cell = fresh
             self._replace(key, fresh)  # what was booked in the old cell stays charged in the new one
         if isinstance(cell, Window):

@@ -159,6 +159,13 @@ def test_an_observation_is_the_servers_own_bucket(kind: tuple[str, str, int], li
     assert 0 <= Fraction(backlog_us) - Fraction((limit - remaining) * period_s * 1_000_000, limit) < 1
 
 
+def test_a_server_that_frees_all_at_once_is_believed() -> None:
+    """A window shows little as remaining, and a reset far below a bucket's: nothing is spent for longer than that."""
+    triple = {"limit": "6000", "remaining": "99", "reset": "640ms"}
+    seen = observations(rate_limits({f"x-ratelimit-{field}-requests": value for field, value in triple.items()}))
+    assert seen == [("rpm", 6_000, 641_000)]
+
+
 def test_the_daily_bucket_in_the_request_headers_is_told_apart() -> None:
     """Recorded: gpt-4o-mini on Tier 1 answered with limit 10,000 and reset 8.64s, which is a day's bucket."""
     headers = {

@@ -105,6 +105,72 @@ def test_no_window_of_the_server_is_overrun(
             assert steps(came, limit.burst_us, most, edge_us)
 
 
+@given(
+    windows,
+    st.lists(
+        st.tuples(st.sampled_from([0, 0, 1, 5_000, 300_000]), st.floats(0, 1), st.floats(0, 1), st.booleans()),
+        min_size=2,
+        max_size=40,
+    ),
+    st.integers(0, MINUTE_US),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_reply_shortens_the_margin_and_overruns_no_window(
+    limit: Limit, requests: list[tuple[int, float, float, bool]], edge_us: int
+) -> None:
+    """Where a reply shows when a request had arrived, its room is free one window after that instant, never earlier."""
+    clock = ManualClock()
+    store = MemoryStore(clock, initial_slack_us=40_000)
+    lane = lane_of([limit])
+    came: list[tuple[int, int]] = []
+    replies: list[tuple[int, Booking, int]] = []
+    for pause_us, share, late, answered in requests:
+        clock.advance(pause_us)
+        amount = int(share * limit.largest)
+        while not isinstance(answer := store.reserve(lane, charges_of(lane, [amount])), Booking):
+            clock.advance(answer)
+        arrived_us = clock.now_us() + int(late * store.slack_us(lane.keys[0]))
+        came.append((arrived_us, amount))
+        if answered:
+            replies.append((arrived_us + pause_us, answer, arrived_us))
+        for due_us, booking, at_us in list(replies):
+            if clock.now_us() >= due_us:
+                store.arrived(booking, clock.now_us() - at_us)
+                replies.remove((due_us, booking, at_us))
+    most = Fraction(limit.capacity * limit.burst_us, limit.period_us)
+    assert slides(sorted(came), limit.burst_us, most)
+    assert steps(came, limit.burst_us, most, edge_us)
+
+
+def test_a_bucket_that_turns_out_to_be_a_window_is_not_closed_for_its_backlog() -> None:
+    """A full minute of backlog, told by a refusal, is one full window once the server is known to count per second."""
+    bucket, window = Limit("l", "requests", 60), Limit("l", "requests", 60, MINUTE_US, 1_000_000, True)
+    store = MemoryStore(ManualClock(), initial_slack_us=0)
+    before = lane_of([bucket])
+    store.open(before)
+    store.observe(before.keys[0], MINUTE_US)
+    after = Lane("m", (window,), before.keys)
+    store.open(after)
+    assert store.reserve(after, charges_of(after, [1])) == 1_000_000
+
+
+def test_a_quick_server_costs_no_margin() -> None:
+    """A request that was answered at once makes room one window after it was sent, not a margin later."""
+    limit = Limit("w", "requests", 60, MINUTE_US, 1_000_000, True)
+    clock = ManualClock()
+    store = MemoryStore(clock, initial_slack_us=50_000)
+    lane = lane_of([limit])
+    for waits_us, answered in ((0, True), (1_000_000, True), (1_000_000, False), (1_050_000, False)):
+        answer = store.reserve(lane, charges_of(lane, [1]))
+        if waits_us:
+            assert answer == waits_us
+            clock.advance(waits_us)
+            answer = store.reserve(lane, charges_of(lane, [1]))
+        assert isinstance(answer, Booking)
+        if answered:
+            store.arrived(answer, 0)
+
+
 @given(traffic())
 @settings(deadline=None, max_examples=100)
 def test_a_refusal_by_a_window_is_the_exact_time_at_which_it_ends(
