@@ -32,8 +32,20 @@ class Lane:
         self.name = name
         self.limits = limits
         self.keys = keys
-        self.plan = tuple((KINDS.index(one.unit), one.period_us, one.capacity, one.burst_us) for one in limits)
+        self.plan = tuple(map(_plan, limits))
         self.opened: Any = None
+
+
+def _plan(limit: Limit) -> tuple[int, int, int, int]:
+    """Get one limit ready for arithmetic.
+
+    A window is left by whole charges: where each was rounded up, the last unit that fits would wait for a whole window.
+    So a unit weighs a whole number of µs there, rounded down where just as many as may fit into the window all the same.
+    """
+    kind, unit_us = KINDS.index(limit.unit), limit.period_us // limit.capacity
+    if limit.window and unit_us and limit.burst_us // unit_us == limit.largest:
+        return kind, unit_us * limit.capacity, limit.capacity, limit.burst_us
+    return kind, limit.period_us, limit.capacity, limit.burst_us
 
 
 class Claim(NamedTuple):
