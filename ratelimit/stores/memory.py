@@ -47,7 +47,7 @@ class MemoryStore:
         self._cells: dict[str, Cell] = {}
         self._bursts_us: dict[str, int] = {}
         self._lanes: dict[str, weakref.WeakSet[Lane]] = {}  # who has a cell open under a key
-        self._latest_us = 0
+        self._latest_us = self._stepped_us = 0
         _STORES.add(self)
 
     def open(self, lane: Lane) -> None:
@@ -59,12 +59,7 @@ class MemoryStore:
     ) -> Booking | int:
         with self._lock:
             cells, plain, holds = lane.opened or self._open(lane)
-            now_us = self.clock.now_us()
-            # A clock that steps back must never look like a bucket that has refilled less, nor like one refilled twice.
-            if now_us > self._latest_us:
-                self._latest_us = now_us
-            else:
-                now_us = self._latest_us
+            now_us = self._now_us()
             act_us = now_us
             if plain and not spare_ppm and not ahead:
                 for (cell, burst_us), charge_us in zip(cells, charges_us):  # noqa: B905  # of one lane: of one length
@@ -149,8 +144,14 @@ class MemoryStore:
             return cell.slack_us if cell is not None else 0
 
     def _now_us(self) -> int:
-        self._latest_us = max(self._latest_us, self.clock.now_us())
-        return self._latest_us
+        now_us = self.clock.now_us() + self._stepped_us
+        if now_us < self._latest_us:
+            # A clock that steps back must never look like a bucket that has refilled less, nor like one refilled twice;
+            # nor may everybody wait until it has caught up: time goes on from the latest instant seen.
+            self._stepped_us += self._latest_us - now_us
+            return self._latest_us
+        self._latest_us = now_us
+        return now_us
 
     def _open(self, lane: Lane) -> tuple[tuple[tuple[Cell, int], ...], bool, bool]:
         cells = tuple(
