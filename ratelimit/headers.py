@@ -134,6 +134,7 @@ _SPEAKS_OF = {
     "project-tokens": ("project-tpm", "project-tpd"),
 }
 _MINUTE_US, _DAY_US = _UNIT_US["m"], _UNIT_US["d"]
+_CUT_US = 1_000
 _TELLING_US = 5_000
 """A reset shorter than this is too coarse (it is cut to the millisecond) to tell a minute's bucket from a day's."""
 
@@ -156,7 +157,10 @@ def observations(buckets: Mapping[str, Bucket]) -> list[Observation]:
         spent = limit - remaining
         daily = reset_us * limit // spent > 10 * _MINUTE_US
         period_us = _DAY_US if daily else _MINUTE_US
-        found.append(Observation(names[daily], limit, -(-spent * period_us // limit)))
+        # `remaining` is cut to whole units, so a limit of few seems to have up to one more spent; `reset` is cut to the
+        # millisecond and tells it better.
+        backlog_us = min(-(-spent * period_us // limit), reset_us + _CUT_US)
+        found.append(Observation(names[daily], limit, backlog_us))
     return found
 
 
