@@ -114,12 +114,14 @@ class Window:
         """
         self._forget(now_us)
         beyond_us = tat_us - now_us - self.window_us
-        missing_us = min(tat_us - now_us, self.window_us) - self._sum_us
+        act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
+        # What acted before the server's window began is in our books, and not in what it says.
+        known_us = sum(charge_us for at_us, charge_us, _ in self._charges if clear_us is None or at_us >= act_us)
+        missing_us = min(tat_us - now_us, self.window_us) - known_us
         if beyond_us > 0:
             self._closed_until_us = max(self._closed_until_us, now_us + beyond_us)
         elif missing_us > 0:
             self._seq += 1
-            act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
             self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq]]))
             self._sum_us += missing_us
 
