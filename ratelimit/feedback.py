@@ -79,19 +79,19 @@ class Feedback:
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
         """Take in what the message says of a limit; False when it says nothing of one of ours."""
-        store = gate.store
-        for key, known in zip(gate.lane.keys, gate.full, strict=True):
-            if known.name == refusal.limit_name and refusal.limit and refusal.used is not None and _alike(known):
-                if refusal.limit != known.capacity:
-                    self._differs(gate, known, refusal.limit)
-                    known = next(one for one in gate.full if one.name == known.name)
-                window_us = self._learn_window(gate, known, refusal, early_us)
-                # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-                spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
-                store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
-                store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
-                return True
-        return False
+        store, named = gate.store, _named(gate, refusal)
+        if named is None or not refusal.limit or refusal.used is None:
+            return False
+        key, known = named
+        if refusal.limit != known.capacity:
+            self._differs(gate, known, refusal.limit)
+            known = next(one for one in gate.full if one.name == known.name)
+        window_us = self._learn_window(gate, known, refusal, early_us)
+        # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
+        spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
+        store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
+        store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
+        return True
 
     def _learn_window(self, gate: Gate, known: Limit, refusal: Refusal, early_us: int | None) -> int:
         """Find out from a refusal that no bucket would have made that the server counts per window, and of what length.
@@ -226,6 +226,23 @@ class Feedback:
         """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
         while self._notices:
             warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)
+
+
+def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
+    """Which of our limits a 429 speaks of, and its key; None for none.
+
+    It says "tokens per min", be it the model's own limit or a pool's: the number tells them apart, and else the model's
+    own goes first.
+    """
+    found = [
+        (known.capacity != refusal.limit, known.name != refusal.limit_name, place)
+        for place, known in enumerate(gate.full)
+        if known.name.rpartition("-")[2] == refusal.limit_name and _alike(known)
+    ]
+    if not found:
+        return None
+    place = min(found)[2]
+    return gate.lane.keys[place], gate.full[place]
 
 
 def _alike(known: Limit) -> bool:
