@@ -88,7 +88,10 @@ class Feedback:
             known = next(one for one in gate.full if one.name == known.name)
         window_us = self._learn_window(gate, known, refusal, early_us)
         # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
-        spent_us = -(-min(refusal.used, refusal.limit) * (window_us or known.period_us) // refusal.limit)
+        used = refusal.used
+        if used > refusal.limit and (window_us or not _agrees(refusal, known, early_us)):
+            used = refusal.limit
+        spent_us = -(-used * (window_us or known.period_us) // refusal.limit)
         store.observe(key, spent_us - (0 if window_us else _beyond_us(known)), early_us)
         store.widen(key, min(store.slack_us(key) + (early_us or 0), MAX_SLACK_US))
         return True
@@ -243,6 +246,14 @@ def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
         return None
     place = min(found)[2]
     return gate.lane.keys[place], gate.full[place]
+
+
+def _agrees(refusal: Refusal, known: Limit, early_us: int | None) -> bool:
+    """Say whether the time that a 429 tells is as long as its numbers make it: what was lowered may be overdrawn."""
+    if early_us is None or not refusal.limit or refusal.used is None or refusal.requested is None:
+        return False
+    over = refusal.used + refusal.requested - refusal.limit
+    return early_us >= (over - 1) * known.period_us // refusal.limit - EXACT_US  # used is rounded up to a whole unit
 
 
 def _alike(known: Limit) -> bool:
