@@ -85,7 +85,7 @@ def cost(
 ) -> Cost | Unpriced:
     """Price one call.
 
-    usage         a Usage, or the usage object of a reply as it came
+    usage         a Usage, or the usage object of a reply: as it came, or as the SDK gives it
     model         as served: a model, alias or snapshot
     service_tier  as served: None, "default" and "auto" are standard; "fast" is priority
     batch         the call came out of the Batch API (its replies do not say so themselves)
@@ -108,6 +108,8 @@ def _cost(
 ) -> Cost | Unpriced:
     if usage is None:
         return Unpriced("the reply carried no usage", model)
+    if hasattr(usage, "model_dump"):  # the SDK's own object
+        usage = usage.model_dump()
     if not isinstance(usage, Usage):
         if not isinstance(usage, Mapping):
             raise ConfigError(f"usage is a Usage or a reply's usage object, not {type(usage).__name__}")

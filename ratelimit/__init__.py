@@ -57,10 +57,13 @@ _HOME = {
     "wrap": "transports.wrap",
 }
 
+_ROOMS = ("clock", "context", "emulator", "errors", "events", "stores", "testing", "transports")
+"""Modules that the docs name: `ratelimit.testing` works without an import of its own."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "transports":
-        return importlib.import_module(".transports", __name__)
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
     try:
         home = _HOME[name]
     except KeyError:

@@ -26,6 +26,7 @@ from pricing.usage import Usage
 
 from .context import CURRENT
 from .errors import RatecardWarning
+from .events import guarded
 from .reply import RUNNING, Outcome
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class Accountant:
     def _tell(self, posted: bool, price: Cost | Unpriced) -> None:
         on_cost = CURRENT.get().on_cost
         if posted and on_cost is not None:
-            on_cost(price)
+            guarded("on_cost", on_cost, price)
 
     def _day(self) -> date:
         return self._at or datetime.now(UTC).date()

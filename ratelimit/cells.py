@@ -13,11 +13,13 @@ from typing import Protocol, Self
 class Cell(Protocol):
     """The state of one limit.
 
-    slack_us  µs   what is kept free for the delay jitter between us and the server
+    slack_us         µs   what is kept free for the delay jitter between us and the server
+    closed_until_us  µs   nothing passes before this instant: a cool-down
     """
 
     slack_us: int
     slack_wanted_us: int
+    closed_until_us: int
 
     @property
     def tat_us(self) -> int:
@@ -56,7 +58,7 @@ class Window:
     window whole, `window_us` (and the slack: an earlier request may have been late) after it acted.
     """
 
-    __slots__ = ("_charges", "_closed_until_us", "_seq", "_sum_us", "slack_us", "slack_wanted_us", "window_us")
+    __slots__ = ("_charges", "_seq", "_sum_us", "closed_until_us", "slack_us", "slack_wanted_us", "window_us")
 
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
@@ -64,7 +66,7 @@ class Window:
         self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number], oldest first
         self._sum_us = 0
         self._seq = 0
-        self._closed_until_us = 0
+        self.closed_until_us = 0
 
     tat_us = 0  # a late request stays in the server's window for as much longer, however full ours was
 
@@ -75,7 +77,7 @@ class Window:
         kept_us = self.window_us + self.slack_us
         full, last_us = divmod(charge_us - 1, burst_us)
         over_us = self._sum_us + last_us + 1 - burst_us
-        at_us = max(now_us, self._closed_until_us)
+        at_us = max(now_us, self.closed_until_us)
         if over_us > 0:
             # A copy: collected garbage may settle an abandoned stream, and so add a charge, in the middle of this.
             for act_us, spent_us, _ in tuple(self._charges):
@@ -108,19 +110,13 @@ class Window:
         self.charge(now_us, more_us)
 
     def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
-        """A backlog of b means that b was spent within the window: as late as can be, unless the server says when.
-
-        One of more than the window means that nothing may pass before the rest is over.
-        """
+        """A backlog of b means that b was spent within the window: as late as can be, unless the server says when."""
         self._forget(now_us)
-        beyond_us = tat_us - now_us - self.window_us
         act_us = now_us if clear_us is None else now_us + min(clear_us, self.window_us) - self.window_us
         # What acted before the server's window began is in our books, and not in what it says.
         known_us = sum(charge_us for at_us, charge_us, _ in self._charges if clear_us is None or at_us >= act_us)
         missing_us = min(tat_us - now_us, self.window_us) - known_us
-        if beyond_us > 0:
-            self._closed_until_us = max(self._closed_until_us, now_us + beyond_us)
-        elif missing_us > 0:
+        if missing_us > 0:
             self._seq += 1
             self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq]]))
             self._sum_us += missing_us
@@ -133,7 +129,7 @@ class Window:
         twin = Window(self.window_us)
         twin.slack_us = self.slack_us
         twin._charges = deque(list(entry) for entry in self._charges)
-        twin._sum_us, twin._seq, twin._closed_until_us = self._sum_us, self._seq, self._closed_until_us
+        twin._sum_us, twin._seq, twin.closed_until_us = self._sum_us, self._seq, self.closed_until_us
         return twin
 
     def _forget(self, now_us: int) -> None:
@@ -148,13 +144,13 @@ class Slots:
     Nobody knows when that will be, so `earliest_us` is only what a cool-down says; `fit` tells of the slots.
     """
 
-    __slots__ = ("_closed_until_us", "_held", "slack_us", "slack_wanted_us")
+    __slots__ = ("_held", "closed_until_us", "slack_us", "slack_wanted_us")
 
     tat_us = 0
 
     def __init__(self) -> None:
         self._held = 0
-        self._closed_until_us = 0
+        self.closed_until_us = 0
         self.slack_us = self.slack_wanted_us = 0
 
     def fit(self, charge_us: int, burst_us: int) -> bool:
@@ -162,7 +158,7 @@ class Slots:
         return self._held + charge_us <= burst_us
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
-        return max(now_us, self._closed_until_us)
+        return max(now_us, self.closed_until_us)
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._held += charge_us
@@ -179,15 +175,14 @@ class Slots:
         """A request holds one slot, whatever it turned out to cost."""
 
     def raise_to(self, tat_us: int, now_us: int, clear_us: int | None = None) -> None:
-        """No header speaks of slots: this is a cool-down."""
-        self._closed_until_us = max(self._closed_until_us, tat_us)
+        """No header speaks of slots."""
 
     def spent_us(self, now_us: int) -> int:
         return self._held
 
     def copy(self) -> Slots:
         twin = Slots()
-        twin._held, twin._closed_until_us = self._held, self._closed_until_us
+        twin._held, twin.closed_until_us = self._held, self.closed_until_us
         return twin
 
 

@@ -35,7 +35,8 @@ def read_base_url(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname:
         meant = text.partition("://")[2] or text
-        raise ConfigError(f"{text!r} is not the URL of a server; write it like http://{meant}")
+        path = "" if "/" in meant.rstrip("/") else "/v1"
+        raise ConfigError(f"{text!r} is not the URL of a server; write it like http://{meant.rstrip('/')}{path}")
     try:
         port_is_one = url.port != 0
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from .errors import QuotaSpent, RatecardWarning
@@ -16,6 +17,20 @@ Kind = Literal["queued", "admitted", "gave_up", "settled", "released", "refused"
 
 HALT_US = 60_000_000
 """How long nothing is sent after the server has said that the account's quota is spent; then the next request tries."""
+
+
+def warn_only(text: str) -> None:
+    """Warn in a place where nothing may be lost: even where warnings are errors, this one stops nothing."""
+    with suppress(RatecardWarning):
+        warnings.warn(text, RatecardWarning, stacklevel=3)
+
+
+def guarded(name: str, hook: Callable[[Any], None], fact: Any) -> None:
+    """Call somebody's hook where the reply must not be lost: what it raises is a warning."""
+    try:
+        hook(fact)
+    except Exception as error:
+        warn_only(f"{name} failed: {error!r}")
 
 
 class Event(NamedTuple):
@@ -56,16 +71,20 @@ class Signals:
             try:
                 listener(event)
             except Exception as error:
-                warnings.warn(f"a listener failed on {kind!r}: {error!r}", RatecardWarning, stacklevel=2)
+                warn_only(f"a listener failed on {kind!r}: {error!r}")
 
     def stop(self, code: str, message: str, now_us: int) -> None:
         """Let nothing be sent for HALT_US: the quota is spent."""
         self.halt, self._until_us = (code, message), now_us + HALT_US
 
     def check(self, now_us: int) -> None:
-        """Raise QuotaSpent while nothing may be sent. The first to ask after that tries again."""
+        """Raise QuotaSpent while nothing may be sent. The first to ask after that tries, and the others wait for it."""
         halt = self.halt
         if halt is not None:
             if now_us < self._until_us:
                 raise QuotaSpent(code=halt[0], message=halt[1], retry_after_s=(self._until_us - now_us) / 1_000_000)
-            self.halt = None
+            self._until_us = now_us + HALT_US
+
+    def answered(self) -> None:
+        """Note that the server has done what was asked: the quota is there again."""
+        self.halt = None

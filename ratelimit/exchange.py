@@ -18,8 +18,9 @@ from pricing.usage import Usage
 
 from ._json import loads
 from .context import CURRENT
-from .demand import Demand, demand
+from .demand import Demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
+from .events import guarded
 from .gate import Gate
 from .headers import Refusal, observations, rate_limits, read_refusal, retry_after_us
 from .outputs import Kind
@@ -201,24 +202,23 @@ class Visit:
         self._retry_after_us: int | None = None
         self.refusal: Refusal | None = None  # the 429 it ended with, once its body was read
 
-    def demand(self, tokens: int) -> tuple[Gate, Demand] | None:
+    def demand(self, tries: Tries) -> tuple[Gate, Demand] | None:
         """Check the card, then say at which gate to wait and for what; None for no gate at all.
 
         A call whose body names no model passes the limits that are given for every model; where there are none it
         passes unpaced, and a warning says so, once.
-
-        tokens  what the server is known to charge for it; 0 when it has not said so
 
         Raises  NotOffered, ConfigError
         """
         call, limiter = self._call, self._limiter
         if limiter is None or call.polls:
             return None
-        limiter.feedback.tell()
+        if not tries.refused:  # where warnings are errors, one must not lose a request that waits already
+            limiter.feedback.tell()
         today = limiter.today()
         check(call, limiter.preflight, today, limiter.warned)
         try:
-            gate = limiter.gate(call.model, call.count.tokens)
+            gate, wanted, self._kind = limiter.wants(call.body, call.endpoint, call.model, call.count, today)
         except ConfigError:
             if call.body.get("model"):
                 raise
@@ -228,13 +228,9 @@ class Visit:
                 limiter.warned,
             )
             return None
-        count = call.count if call.endpoint == "/v1/responses" else None
-        output = None
-        if limiter.policy == "conservative":
-            self._kind = Kind.of(call.body, call.endpoint, CURRENT.get().tags)
-            output = limiter.outputs.foresee(self._kind)
-        wanted = demand(call.body, endpoint=call.endpoint, policy=limiter.policy, at=today, count=count, output=output)
-        return gate, wanted if tokens <= wanted.tokens else wanted._replace(tokens=tokens)
+        if tries.tokens > wanted.tokens:  # the server has said what it charges
+            wanted = wanted._replace(tokens=tries.tokens)
+        return gate, wanted
 
     def sent(self, reservation: Reservation | None) -> None:
         """Note the admission, and write the pending ledger entry. Raises OverBudget, LedgerError: not sent."""
@@ -302,7 +298,9 @@ class Visit:
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         self._reader = (
-            StreamReader(status, coding, undo) if b"event-stream" in kind.lower() else JsonReader(status, undo)
+            StreamReader(status, coding, undo)
+            if b"event-stream" in kind.lower() and status < 400
+            else JsonReader(status, undo)
         )
 
     def feed(self, chunk: bytes) -> None:
@@ -322,6 +320,8 @@ class Visit:
         outcome = reader.close(complete) if reader is not None else Outcome(self._status, complete=complete)
         if self._reservation is not None:
             self._settle(self._reservation, outcome)
+        if self._limiter is not None and self._limiter.signals.halt is not None and 200 <= outcome.status < 300:
+            self._limiter.signals.answered()
         if self._accountant is not None:
             call, estimate = self._call, self._estimate
             if call.polls:
@@ -342,7 +342,7 @@ class Visit:
             limiter.feedback.refused(reservation.gate, refusal, self._retry_after_us)
             on_refused = CURRENT.get().on_refused
             if on_refused is not None:
-                on_refused(refusal)
+                guarded("on_refused", on_refused, refusal)
         elif reservation.demand.refunds and outcome.status == 200 and outcome.final:
             used = Usage.from_response(outcome.usage)
             if used is not None:

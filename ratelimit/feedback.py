@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import RatecardWarning
 from .gate import Gate
 from .headers import Observation, Refusal
-from .limit import KNOWN, Limit, named
+from .limit import KNOWN, MINUTE_US, US_PER_S, Limit, named
 from .stores.memory import MAX_SLACK_US
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ WINDOWS_US = (1_000_000, 10_000_000)
 """Windows that servers are known to enforce, beside the whole period: a second (OpenAI's help text), ten (Azure)."""
 EXACT_US = 50_000
 """How far the time that a bucket tells may be off: clocks, rounding, and what else arrived in between."""
+LONGEST_COOL_DOWN_US = 3_600 * US_PER_S
+"""No 429 holds everybody back for longer, whatever it says: then one is sent to see."""
 COOL_DOWN_US = 1_000_000
 """How long to hold back after a 429 that says neither which limit was reached nor for how long."""
 JITTER = 0.1
@@ -42,13 +44,12 @@ class Feedback:
     adopt  take over limits that the server shows even where they are larger than the table's
     """
 
-    __slots__ = ("_adopt", "_limiter", "_notices", "_random")
+    __slots__ = ("_adopt", "_limiter", "_notices")
 
     def __init__(self, limiter: Limiter, adopt: bool) -> None:
         self._limiter = limiter
         self._adopt = adopt
         self._notices: deque[str] = deque()
-        self._random = random.Random()
 
     def refused(self, gate: Gate, refusal: Refusal, retry_after_us: int | None) -> None:
         """Learn from a temporary 429 that the server's buckets are fuller than ours.
@@ -101,7 +102,8 @@ class Feedback:
 
         A continuous bucket says "try again in (used + requested − limit) / limit × period", to the millisecond. What
         is told a much longer time meets the edge of a window; what is refused although its numbers fit meets a shorter
-        one. The time until its edge is the least that the window can be.
+        one. The time until its edge is the least that the window can be, and it is large enough for the request. Two
+        such refusals in a row make it so: one may be a server that rounds, or somebody else's doing.
 
         → µs; 0 for a bucket
         """
@@ -109,11 +111,24 @@ class Feedback:
         if early_us is None or refusal.requested is None or refusal.used is None or not refusal.limit:
             return now_us
         over = refusal.used + refusal.requested - refusal.limit
-        if over > 0 and early_us <= over * known.period_us // refusal.limit + EXACT_US:
-            return now_us  # a bucket's own words
-        window_us = next((one for one in WINDOWS_US if early_us <= one), known.period_us)
+        exact_us = over * known.period_us // refusal.limit
+        if early_us % US_PER_S == 0:
+            exact_us = -(-exact_us // US_PER_S) * US_PER_S  # told in whole seconds
+        if over > 0 and early_us <= exact_us + EXACT_US:
+            # A bucket's own words; or those of a window just before its edge, so once is not enough to unlearn one.
+            gate.odd[known.name] = min(gate.odd.get(known.name, 0), 0) - 1
+            table = next(limit for limit in gate.table if limit.name == known.name)
+            if known.window and not table.window and gate.odd[known.name] <= -3:
+                self._limiter.adopt(gate, replace(known, burst_us=table.burst_us, window=False))
+                return 0
+            return now_us
+        needs_us = refusal.requested * known.period_us // refusal.limit
+        window_us = next((one for one in WINDOWS_US if early_us <= one and needs_us <= one), known.period_us)
         if (known.window and window_us <= known.burst_us) or window_us > known.period_us:
             return now_us  # known already, and the time it says is within it
+        gate.odd[known.name] = max(gate.odd.get(known.name, 0), 0) + 1
+        if gate.odd[known.name] < 2:
+            return now_us
         self._limiter.adopt(gate, replace(known, burst_us=window_us, window=True))
         self._tell(
             f"{gate.lane.name}: the server counts {known.name} per {window_us // 1_000_000} s instead of refilling "
@@ -124,37 +139,31 @@ class Feedback:
 
     def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
-        wait_us = COOL_DOWN_US if wait_us is None else wait_us
-        wait_us += int(wait_us * JITTER * self._random.random())
+        wait_us = COOL_DOWN_US if wait_us is None else min(wait_us, LONGEST_COOL_DOWN_US)
+        wait_us += int(wait_us * JITTER * random.random())
         lane = gate.lane
-        for key, known in sorted(zip(lane.keys, lane.limits, strict=True), key=lambda pair: _ORDER[pair[1].unit]):
-            if known.unit == "concurrent":
-                gate.store.observe(key, wait_us)
-            else:
-                # The smallest request waits exactly so long; a window is closed until then.
-                gate.store.observe(key, known.burst_us + wait_us - (0 if known.window else known.charge_us(1)))
-            return
+        key, known = min(zip(lane.keys, lane.limits, strict=True), key=_holds_back)
+        gate.store.close(key, wait_us)
+        if known.period_us <= MINUTE_US and not known.window and known.unit != "concurrent":
+            gate.store.observe(key, known.burst_us + wait_us - known.charge_us(1))
 
     def _slow_down(self, gate: Gate, now_us: int) -> None:
         """Use less of the largest limit; every quarter of an hour it may be half as much again, up to the table's."""
         known = next((limit for limit in gate.full if limit.unit == "tokens"), gate.full[0])
         if now_us < gate.slowed_us + SLOW_DOWN_ONCE_US:
             return  # what was in the air when it came tells nothing new
-        gate.slowed_us, gate.ramp_us = now_us, now_us + RAMP_EVERY_US
+        gate.slowed_us, gate.ramp_us, gate.ramp_name = now_us, now_us + RAMP_EVERY_US, known.name
         slower = max(1, known.capacity * RAMP_STEP[1] // RAMP_STEP[0])
         self._limiter.adopt(gate, replace(known, capacity=slower))
         self._tell(f"{gate.lane.name}: the server asks to slow down; {known.name} is {slower:,} and rises again slowly")
 
-    def _ramp(self, gate: Gate, now_us: int) -> None:
-        """Raise a limit that was slowed down by one step."""
-        gate.ramp_us = 0
-        for known, table in zip(gate.full, gate.table, strict=True):
-            if (known.capacity < table.capacity and known.unit == "tokens") or len(gate.full) == 1:
-                faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
-                self._limiter.adopt(gate, replace(known, capacity=faster))
-                if faster < table.capacity:
-                    gate.ramp_us = now_us + RAMP_EVERY_US
-                return
+    def ramp(self, gate: Gate) -> None:
+        """Raise a limit that was slowed down, by one step for every quarter of an hour that has passed."""
+        while gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
+            known, table = (next(one for one in of if one.name == gate.ramp_name) for of in (gate.full, gate.table))
+            faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
+            gate.ramp_us = gate.ramp_us + RAMP_EVERY_US if faster < table.capacity else 0
+            self._limiter.adopt(gate, replace(known, capacity=faster))
 
     def headers(self, gate: Gate, seen: Iterable[Observation], age_us: int) -> None:
         """Learn from the headers of a reply how full the server's buckets are, and how large.
@@ -166,12 +175,10 @@ class Feedback:
         thought.
         """
         store = gate.store
-        if gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
-            self._ramp(gate, gate.clock.now_us())
         for name, capacity, backlog_us in seen:
             if name.startswith("project-") and all(known.name != name for known in gate.full):
                 self._found(gate, name, capacity)
-            for key, known in zip(gate.lane.keys, gate.full, strict=True):
+            for key, known in zip(gate.lane.keys, gate.full, strict=False):
                 if name != known.name:
                     continue
                 if _alike(known):
@@ -179,6 +186,7 @@ class Feedback:
                         self._differs(gate, known, capacity)
                     else:
                         gate.seen.pop(name, None)
+                        gate.told_us = gate.clock.now_us()
                     # Delays alone let the server lag behind our books, by no more than the margin kept for them.
                     # Of a window they tell a share, and nothing that could be added to what is in the air.
                     spent_us = backlog_us - age_us - _beyond_us(known)
@@ -210,6 +218,8 @@ class Feedback:
                 aim = known.capacity
         else:
             gate.seen.pop(name, None)  # two replies agree only if none between them said otherwise
+        if capacity <= known.capacity:
+            gate.told_us = gate.clock.now_us()
         if aim != known.capacity:
             limiter.adopt(gate, replace(known, capacity=aim))
             if aim != table.capacity:
@@ -220,7 +230,7 @@ class Feedback:
     def _tell(self, text: str) -> None:
         limiter = self._limiter
         if limiter.signals.listeners:
-            limiter.signals.emit("corrected", limiter.clock.now_us(), text.partition(":")[0], why=text)
+            limiter.signals.emit("corrected", limiter.clock.now_us(), text.partition(": ")[0], why=text)
         if text not in self._limiter.warned:
             self._limiter.warned.add(text)
             self._notices.append(text)
@@ -228,7 +238,11 @@ class Feedback:
     def tell(self) -> None:
         """Give the warnings that came up after a reply: there, a warning that is an error would have lost it."""
         while self._notices:
-            warnings.warn(self._notices.popleft(), RatecardWarning, stacklevel=2)
+            try:
+                text = self._notices.popleft()
+            except IndexError:
+                return  # another thread has told it
+            warnings.warn(text, RatecardWarning, stacklevel=2)
 
 
 def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
@@ -238,14 +252,11 @@ def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
     own goes first.
     """
     found = [
-        (known.capacity != refusal.limit, known.name != refusal.limit_name, place)
-        for place, known in enumerate(gate.full)
+        (known.capacity != refusal.limit, known.name != refusal.limit_name, place, key, known)
+        for place, (key, known) in enumerate(zip(gate.lane.keys, gate.full, strict=False))  # one may just be added
         if known.name.rpartition("-")[2] == refusal.limit_name and _alike(known)
     ]
-    if not found:
-        return None
-    place = min(found)[2]
-    return gate.lane.keys[place], gate.full[place]
+    return min(found)[3:] if found else None
 
 
 def _agrees(refusal: Refusal, known: Limit, early_us: int | None) -> bool:
@@ -267,5 +278,6 @@ def _beyond_us(known: Limit) -> int:
     return known.period_us - known.burst_us
 
 
-_ORDER = {"requests": 0, "tokens": 1, "images": 3, "concurrent": 2}
-"""Which limit holds everybody back: one that every request is charged for; images come last."""
+def _holds_back(pair: tuple[str, Limit]) -> tuple[bool, int]:
+    """Order limits by how well they hold everybody back: a minute's, that every request is charged for."""
+    return pair[1].period_us > MINUTE_US, ("requests", "tokens", "concurrent", "images").index(pair[1].unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from .cells import room_us
@@ -10,9 +11,14 @@ from .demand import Demand
 from .errors import NeverFits, WouldWait
 from .events import Signals
 from .limit import Limit
-from .line import Line
+from .line import PATIENCE_US, Line
 from .stores.base import Claim, Lane, Store
 from .ticket import Ticket
+
+UNKNOWN_US = US_PER_S
+"""When to try again where nobody knows when there will be room: a slot is freed by the end of a request."""
+TOLD_FOR_US = 600 * US_PER_S
+"""How long a limit that the server has shown refuses what is larger, without another reply that shows it."""
 
 
 class Gate:
@@ -22,6 +28,8 @@ class Gate:
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
     slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
+    told_us   µs    when the server last showed a limit that is not larger than the one in force
+    odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
@@ -33,12 +41,15 @@ class Gate:
         "line",
         "longer",
         "look_us",
+        "odd",
+        "ramp_name",
         "ramp_us",
         "seen",
         "signals",
         "slowed_us",
         "store",
         "table",
+        "told_us",
     )
 
     def __init__(
@@ -48,7 +59,9 @@ class Gate:
         self.signals = signals
         self.clock = clock
         self.full = self.table = full
-        self.look_us = self.ramp_us = self.slowed_us = 0
+        self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
+        self.ramp_name = ""
+        self.odd: dict[str, int] = {}
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
@@ -84,12 +97,17 @@ class Gate:
         return Claim(lane, tuple(charges_us), spare_ppm)
 
     def _whole(self, lane: Lane, amounts: Sequence[int], charge_us: int, place: int) -> int:
-        """What to charge for more than can be spent at once: a whole window that was only learned, else NeverFits.
+        """What to charge for more than can be spent at once: all of a burst that was made small since, or NeverFits.
 
-        Nobody has promised that a learned window is the server's last word, so it is left to judge.
+        What was learned (a window, "slow down", a limit that no reply has shown for a while) is not the server's last
+        word: a request that fits the table's limit waits for the whole burst, and the server is left to judge.
         """
         limit, declared = lane.limits[place], self.table[place]
-        if limit.window and not declared.window and charge_us <= declared.burst_us:
+        amount = amounts[lane.plan[place][0]]
+        stale = self.clock.now_us() > self.told_us + TOLD_FOR_US
+        learned = limit.window and not declared.window
+        lowered = self.full[place].capacity < declared.capacity
+        if amount <= declared.largest and (learned or (lowered and (stale or self.ramp_us))):
             return limit.burst_us
         raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
 
@@ -129,6 +147,8 @@ class Gate:
         Raises WouldWait when that would be past max_wait: the line moved slower than foreseen
         """
         pause_us = wait_us if exact and wait_us else min(wait_us or self.line.patience_us(), self.line.patience_us())
+        if not wait_us and self.clock.now_us() - ticket.asked_us > PATIENCE_US:
+            self._collect(ticket)
         if max_wait_us is None:
             return pause_us
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
@@ -136,10 +156,19 @@ class Gate:
             foreseen_us, name = self.wait_us(ticket.claim, (0,) * len(ticket.claim.charges_us))
             raise WouldWait(
                 limit=name if foreseen_us else self.tightest(ticket.claim),
-                retry_after_s=max(wait_us, foreseen_us, 1) / US_PER_S,
+                retry_after_s=(max(wait_us, foreseen_us) or UNKNOWN_US) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
         return min(pause_us, left_us + 1)
+
+    def _collect(self, ticket: Ticket) -> None:
+        """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""
+        now_us = self.clock.now_us()
+        if now_us > self.line.collected_us + PATIENCE_US and any(
+            one.unit == "concurrent" for one in ticket.claim.lane.limits
+        ):
+            self.line.collected_us = now_us
+            gc.collect()
 
     def queued(self, ticket: Ticket) -> None:
         """Tell listeners that a request is about to join the line."""

@@ -57,13 +57,14 @@ class Bucket:
 
     tat_us    µs   theoretical arrival time; 0 for a bucket never used
     slack_us  µs   the part of the burst kept free for delay jitter
+    closed_until_us  µs   nothing passes before this instant: a cool-down
     """
 
-    __slots__ = ("_first", "_marks", "_seq", "slack_us", "slack_wanted_us", "tat_us")
+    __slots__ = ("_first", "_marks", "_seq", "closed_until_us", "slack_us", "slack_wanted_us", "tat_us")
 
     def __init__(self) -> None:
         self.tat_us = 0
-        self.slack_us = self.slack_wanted_us = 0
+        self.slack_us = self.slack_wanted_us = self.closed_until_us = 0
         self._seq = 0
         self._first = 0  # no charge before this number can be given back
         # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
@@ -72,7 +73,7 @@ class Bucket:
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
-        return max(now_us, self.tat_us + charge_us - burst_us + self.slack_us)
+        return max(now_us, self.closed_until_us, self.tat_us + charge_us - burst_us + self.slack_us)
 
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge the bucket at an instant; return the charge's number, which `refund` asks for."""
@@ -141,5 +142,5 @@ class Bucket:
     def copy(self) -> Bucket:
         """Make another bucket with the same TAT, to try charges on."""
         twin = Bucket()
-        twin.tat_us, twin.slack_us = self.tat_us, self.slack_us
+        twin.tat_us, twin.slack_us, twin.closed_until_us = self.tat_us, self.slack_us, self.closed_until_us
         return twin

@@ -29,6 +29,9 @@ QUOTA_CODES = frozenset(
 )
 """`error.code` (or type) of a spent quota or spend limit: waiting does not help, somebody has to pay or raise it."""
 
+MOST_SAID = 2_000
+"""Characters of a message that are read: a longer one is nobody's rate limit, and reading it could take for ever."""
+
 _REACHED = re.compile(
     r"on (?:[\w -]+? per \w+ \((\w+)\)|(\w+)): Limit:? ([\d,]+), Used:? ([\d,]+), Requested:? ([\d,]+)", re.IGNORECASE
 )
@@ -191,7 +194,7 @@ def read_refusal(body: bytes | str | Mapping[str, Any] | None) -> Refusal:
     error = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(error, Mapping):
         return Refusal("unknown")
-    code, kind, message = (_text(error.get(key)) for key in ("code", "type", "message"))
+    code, kind, message = (_text(error.get(key))[:MOST_SAID] for key in ("code", "type", "message"))
     if code in QUOTA_CODES or kind in QUOTA_CODES:
         return Refusal("quota", code or kind, message)
     if code == "slow_down" or kind == "slow_down":

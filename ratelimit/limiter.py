@@ -11,26 +11,30 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
-from .demand import Demand
+from .context import CURRENT
+from .demand import Demand, demand
 from .errors import ConfigError, RatecardWarning
 from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
 from .line import Classes, Line, Priorities, Rank
-from .outputs import Outputs
+from .outputs import Kind, Outputs
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
+
+if TYPE_CHECKING:
+    from pricing.tokens import Count
 
 PreflightPolicy = Literal["raise", "warn", "off"]
 LONGEST_WAIT_S = 10 * 365 * 86_400
@@ -77,7 +81,7 @@ class Limiter:
         clock: Clock | None = None,
         tables: TierTable | None = None,
     ) -> None:
-        if tier is None and limits is None:
+        if tier is None and limits is None and not pools:
             raise ConfigError('say which limits to obey: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
         if tier is not None and not isinstance(tier, str):
             raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
@@ -217,12 +221,18 @@ class Limiter:
         )
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(event)` for everything that happens (ratelimit.events.Event); returns what ends that."""
+        """Call `listener(event)` for everything that happens (ratelimit.events.Event); returns what ends that.
+
+        Raises  ConfigError when it cannot be called
+        """
+        if not callable(listener):
+            raise ConfigError(f"a listener is called with an Event; {listener!r} cannot be")
         signals = self.signals
         signals.listeners = (*signals.listeners, listener)
 
         def stop() -> None:
-            signals.listeners = tuple(one for one in signals.listeners if one is not listener)
+            places = [place for place, one in enumerate(signals.listeners) if one is listener]
+            signals.listeners = tuple(one for place, one in enumerate(signals.listeners) if place not in places[:1])
 
         return stop
 
@@ -250,11 +260,33 @@ class Limiter:
             "halted": None if halt is None else halt[0],
         }
 
+    def wants(
+        self, body: Mapping[str, Any], endpoint: str, model: str, count: Count, today: date
+    ) -> tuple[Gate, Demand, Kind | None]:
+        """Say at which gate a request waits and for what; and of which kind it is, where output is reserved as learned.
+
+        Raises  ConfigError when no limits are known for the model
+        """
+        gate = self.gate(model, count.tokens)
+        known = count if endpoint == "/v1/responses" else None
+        if self.policy != "conservative":
+            return gate, demand(body, endpoint=endpoint, policy=self.policy, at=today, count=known), None
+        kind = Kind.of(body, endpoint, CURRENT.get().tags)
+        output = self.outputs.foresee(kind)
+        wanted = demand(body, endpoint=endpoint, policy=self.policy, at=today, count=known, output=output)
+        if output is not None:
+            # Replies larger than a whole limit do not mean that the server would refuse: it has let them pass.
+            most = min((one.largest for one in gate.lane.limits if one.unit == "tokens"), default=wanted.tokens)
+            wanted = wanted._replace(tokens=min(wanted.tokens, max(most, count.tokens)))
+        return gate, wanted, kind
+
     def gate(self, model: str, tokens: int = 0) -> Gate:
         """The lane that a model's requests of so many input tokens pass, and its line."""
         gate = self._gates.get(model)
         if gate is None:
             gate = self._gates[model] = self._open(model)
+        if gate.ramp_us:
+            self.feedback.ramp(gate)
         for above, separate in gate.longer:
             if tokens > above:
                 return separate
@@ -322,7 +354,7 @@ class Limiter:
         name = card.model if card else model
         own = self._own.of(model, name)
         if self.tier is None:
-            if not own:
+            if not own and self._own.by_model:
                 raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {model!r}")
             return name, own
         table = self.tables

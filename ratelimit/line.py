@@ -223,6 +223,7 @@ class Line:
         self._waiting = dict.fromkeys(self._classes, 0)
         self._blocking: list[Ticket] = []
         self.count = 0
+        self.collected_us = 0  # when the garbage was last searched for slots
         self._number = 0
 
     def __len__(self) -> int:

@@ -7,7 +7,9 @@ settles it. How good that was is kept too, and shown by `Limiter.snapshot`.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -58,11 +60,12 @@ class _Sizes:
 class Outputs:
     """The output sizes of one limiter's traffic."""
 
-    __slots__ = ("_kinds", "_lock")
+    __slots__ = ("__weakref__", "_kinds", "_lock")
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[Kind, _Sizes] = OrderedDict()
         self._lock = threading.RLock()  # re-entrant: see MemoryStore
+        _ALL.add(self)
 
     def foresee(self, kind: Kind) -> int | None:
         """The 95th percentile (tokens) of such replies; None while there were too few."""
@@ -102,3 +105,16 @@ class Outputs:
                 }
                 for kind, sizes in self._kinds.items()
             }
+
+
+_ALL: weakref.WeakSet[Outputs] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread may have held a lock at the fork; in the child there is no other thread."""
+    for outputs in list(_ALL):
+        outputs._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -9,7 +9,7 @@ from pricing.cost import Unpriced
 from pricing.estimate import CostRange, estimate, guess_endpoint
 
 from .clock import US_PER_S
-from .demand import Demand, demand
+from .demand import Demand, normal_endpoint
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Explanation(NamedTuple):
     wait_s  how long it would wait at least; `limit` is the one that makes it wait, "" when nothing does
     parts   every limit of its lane
     cost    what it may cost
+    halted  the code with which the server has said that the quota is spent: nothing is sent meanwhile; "" otherwise
     """
 
     lane: str
@@ -49,11 +50,16 @@ class Explanation(NamedTuple):
     waiting: int
     parts: tuple[Part, ...]
     cost: CostRange | Unpriced
+    halted: str = ""
 
     def __str__(self) -> str:
         took = f"{self.demand.requests} request, {self.demand.tokens:,} tokens"
         head = f"{self.lane} ({self.priority}): {took}; "
-        if self.limit:
+        if self.halted:
+            head += f"not sent: the account's quota is spent ({self.halted})"
+        elif self.limit and not self.wait_s:
+            head += f"waits until one of {self.limit} is free, {self.waiting} ahead in line"
+        elif self.limit:
             head += f"waits {self.wait_s:.3f} s for {self.limit}, {self.waiting} ahead in line"
         else:
             head += "goes at once"
@@ -88,27 +94,30 @@ def explain(
         raise ConfigError('the body has neither "input" nor "messages" nor "prompt"; give endpoint=')
     guess = estimate(body, endpoint=endpoint, at=limiter.today())
     rank = limiter.priorities.named(priority)
-    wanted = demand(body, endpoint=endpoint, policy=limiter.policy, at=limiter.today())
-    gate = limiter.gate(guess.model, guess.input.tokens)
+    gate, wanted, _ = limiter.wants(body, normal_endpoint(endpoint), guess.model, guess.input, limiter.today())
     claim = gate.claim(wanted, rank.spare_ppm)
     lane = claim.lane
     ahead_us = gate.line.ahead_us(claim, rank.priority)
     waits_us = gate.waits_us(claim, ahead_us)
-    parts = []
+    parts, full = [], ""
     for limit, key, charge_us, before_us, wait_us in zip(
         lane.limits, lane.keys, claim.charges_us, ahead_us, waits_us, strict=True
     ):
         spent_us = gate.store.backlog_us(key)
         takes, spent, before = (us * limit.capacity // limit.period_us for us in (charge_us, spent_us, before_us))
         parts.append(Part(limit.name, limit.capacity, takes, spent, before, wait_us / US_PER_S))
+        if limit.unit == "concurrent" and spent + before + takes > limit.capacity:
+            full = limit.name
     wait_us, name = gate.wait_us(claim, ahead_us)
+    halt = limiter.signals.halt
     return Explanation(
         lane.name,
         rank.priority,
         wanted,
         wait_us / US_PER_S,
-        name if wait_us else "",
+        name if wait_us else full,
         gate.line.count,
         tuple(parts),
         guess.cost,
+        "" if halt is None else halt[0],
     )

@@ -55,7 +55,7 @@ def _open(part: Totals) -> str:
     if part.pending_count:
         notes.append(f"{part.pending_count:,} pending ≈ {part.pending_estimate.format()}")
     if part.expired_count:
-        notes.append(f"{part.expired_count:,} unanswered ≈ {part.expired_estimate.format()}")
+        notes.append(f"{part.expired_count:,} of unknown usage ≈ {part.expired_estimate.format()}")
     if part.unpriced_count:
         notes.append(f"{part.unpriced_count:,} without a price")
     return "  " + ", ".join(notes) if notes else ""

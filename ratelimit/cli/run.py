@@ -301,8 +301,9 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
     click.echo(f"cost      {spent(totals)}" + _caveats(totals))
     if totals != report.this_run:
         click.echo(f"          {spent(report.this_run)} of it for the requests of this run")
-    if len(report.by_model) > 1:
-        for model, part in sorted(report.by_model.items()):
+    parts = {model: part for model, part in report.by_model.items() if part.posted_count}
+    if len(parts) > 1:
+        for model, part in sorted(parts.items()):
             click.echo(f"          {spent(part):>12}  {model} ({counted(part.posted_count, 'call')})")
     if ledger:
         click.echo(f"ledger    {ledger}")
@@ -349,7 +350,8 @@ def _caveats(totals: Totals) -> str:
     notes = []
     if totals.expired_count:
         notes.append(
-            f"{totals.expired_estimate.format()} more estimated for {counted(totals.expired_count, 'unanswered call')}"
+            f"{totals.expired_estimate.format()} more estimated for {counted(totals.expired_count, 'call')} "
+            "of unknown usage"
         )
     if totals.pending_count:
         notes.append(f"{counted(totals.pending_count, 'call')} pending, about {totals.pending_estimate.format()}")

@@ -40,7 +40,7 @@ def _plan(limit: Limit) -> tuple[int, int, int, int]:
     """Get one limit ready for arithmetic.
 
     A window is left by whole charges: where each was rounded up, the last unit that fits would wait for a whole window.
-    So a unit weighs a whole number of µs there, rounded down where just as many as may fit into the window all the same.
+    So a unit weighs a whole number of µs there, rounded down where as many as may fit into the window all the same.
     """
     kind, unit_us = KINDS.index(limit.unit), limit.period_us // limit.capacity
     if limit.window and unit_us and limit.burst_us // unit_us == limit.largest:
@@ -118,6 +118,9 @@ class Store(Protocol):
 
         clear_us  µs  when it will have room, as the server says; only a limit that counts per window asks
         """
+
+    def close(self, key: str, wait_us: int) -> None:
+        """Let nothing pass for so long: a cool-down. A longer one that runs already stays."""
 
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""

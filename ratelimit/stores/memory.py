@@ -66,6 +66,8 @@ class MemoryStore:
                     at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
                     if at_us > act_us and charge_us:
                         act_us = at_us
+                    if cell.closed_until_us > act_us:
+                        act_us = cell.closed_until_us
             else:
                 act_us = _earliest_us(cells, charges_us, spare_ppm, now_us)
                 if act_us == now_us:
@@ -114,6 +116,12 @@ class MemoryStore:
             if cell is not None:
                 now_us = self._now_us()
                 cell.raise_to(now_us + backlog_us, now_us, clear_us)
+
+    def close(self, key: str, wait_us: int) -> None:
+        with self._lock:
+            cell = self._cells.get(key)
+            if cell is not None:
+                cell.closed_until_us = max(cell.closed_until_us, self._now_us() + wait_us)
 
     def widen(self, key: str, slack_us: int) -> None:
         with self._lock:

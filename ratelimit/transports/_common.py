@@ -54,8 +54,12 @@ def make_accountant(
         budgets: tuple[Budget, ...] = ()
     elif isinstance(budget, Budget | str):
         budgets = (_budget(budget),)
-    else:
+    elif isinstance(budget, Iterable):
         budgets = tuple(_budget(one) for one in budget)
+    else:
+        raise ConfigError(f'a budget is written like "25 USD/day", not {budget!r}')
+    if tags is not None and not isinstance(tags, Mapping):
+        raise ConfigError(f'tags are text to text, such as {{"team": "search"}}, not {tags!r}')
     for key, value in (tags or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"tags are text to text, not {key!r}: {value!r}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..accounting import Accountant
 from ..context import CURRENT
-from ..errors import WouldWait
+from ..errors import QueueFull, WouldWait
 from ..exchange import Tries, Visit, final_refusal, read_call
 from ..limiter import Limiter, wait_us
 from ._common import body_of, decoder_of, make_accountant
@@ -86,14 +86,14 @@ def bind(lib: Any) -> Classes:
             refused = None
             while True:
                 visit = Visit(call, limiter, self.accountant)
-                wanted = visit.demand(tries.tokens)
+                wanted = visit.demand(tries)
                 if limiter is None or wanted is None:
                     visit.sent(None)
                 else:
                     priority = CURRENT.get().priority or self._priority
                     try:
                         reservation = limiter.admit(*wanted, tries.left_us(), priority)
-                    except WouldWait:
+                    except (WouldWait, QueueFull):
                         if refused is not None:
                             return refused
                         raise

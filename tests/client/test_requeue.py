@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ import pytest
 
 import ratelimit
 from pricing.ledger import Ledger
+from ratelimit.context import CURRENT, CallContext
 from ratelimit.errors import QuotaSpent
 from ratelimit.testing import ManualClock
 
@@ -131,8 +133,8 @@ def test_a_spent_quota_stops_what_is_in_line_at_once() -> None:
 
     ends, seen, after = asyncio.run(main())
     assert seen == 1
-    assert [type(end) for end in ends[1:]] == [QuotaSpent] * 4
     assert isinstance(ends[0], openai.RateLimitError)
+    assert [type(end) for end in ends[1:]] == [QuotaSpent] * 4
     assert after == "resp_1"
 
 
@@ -171,3 +173,117 @@ def test_every_attempt_is_charged_and_only_the_last_keeps_its_tokens() -> None:
     assert kinds[:3] == ["admitted", "settled", "refused"]
     assert kinds[-1] == "admitted"
     assert next(event for event in events if event.kind == "refused").limit == "tpm"
+
+
+def test_after_a_spent_quota_one_request_tries_and_the_others_wait_for_its_reply() -> None:
+    """A minute later the first to ask is sent; only when it is answered does everybody go again."""
+    clock = ManualClock()
+    limiter = ratelimit.Limiter(limits={"rpm": 500}, preflight="off", clock=clock)
+    server = Server((429, QUOTA, {}), (429, QUOTA, {}))
+    client = wrapped(server, limiter)
+    for tried in (1, 2):
+        with pytest.raises(openai.RateLimitError):
+            client.responses.create(model="o3", input="x")
+        for _ in range(20):
+            with pytest.raises(QuotaSpent):
+                client.responses.create(model="o3", input="x")
+        assert server.seen == tried
+        clock.advance(61_000_000)
+    for _ in range(3):
+        client.responses.create(model="o3", input="x")
+
+
+@pytest.mark.filterwarnings("ignore:.*asks to slow down")
+def test_a_limit_made_small_on_the_way_does_not_rule_a_request_out_for_ever() -> None:
+    """Slowed below the size of a request, it is sent when the whole burst is free; hours later as before."""
+    limiter = limiter_of()
+    clock = limiter.clock
+    assert isinstance(clock, ManualClock)
+    server = Server((429, SLOW, {}))
+    client = wrapped(server, limiter)
+    large = "word " * 25_000
+    client.responses.create(model="o3", input=large)
+    assert {one.name: one.capacity for one in limiter.limits("o3")}["tpm"] == 20_000
+    clock.advance(3_600_000_000)
+    client.responses.create(model="o3", input=large)
+    assert {one.name: one.capacity for one in limiter.limits("o3")}["tpm"] == 30_000
+
+
+@pytest.mark.filterwarnings("ignore:.*is obeyed from now on")
+def test_a_limit_that_no_reply_confirms_stops_nobody_for_long() -> None:
+    """One reply shows a limit of 1: what is larger is refused, until ten minutes later one may ask the server."""
+    limiter = limiter_of()
+    clock = limiter.clock
+    assert isinstance(clock, ManualClock)
+    lie = {"x-ratelimit-limit-tokens": "1", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "60s"}
+    server = Server((200, OK, lie))
+    client = wrapped(server, limiter)
+    client.responses.create(model="o3", input="x")
+    with pytest.raises(ratelimit.NeverFits):
+        client.responses.create(model="o3", input="x")
+    clock.advance(601_000_000)
+    client.responses.create(model="o3", input="x")
+    assert server.seen == 2
+
+
+@pytest.mark.parametrize("order", [("rpd", "rpm"), ("rpm", "rpd")])
+def test_a_cool_down_spends_no_day(order: tuple[str, str]) -> None:
+    """Whatever the order of the limits, a bare retry-after holds back for its time, and takes a minute's burst."""
+    numbers = {"rpm": 6_000, "rpd": 10_000}
+    clock = ManualClock()
+    limiter = ratelimit.Limiter(limits={name: numbers[name] for name in order}, preflight="off", clock=clock)
+    start_us = clock.now_us()
+    server = Server((429, "busy", {"retry-after": "1"}))
+    client = wrapped(server, limiter)
+    for _ in range(50):
+        client.responses.create(model="o3", input="x")
+    assert clock.now_us() - start_us < 3_000_000
+
+
+def test_no_429_holds_back_for_more_than_an_hour() -> None:
+    """A retry-after of a year is a server's mistake: after an hour one request goes to see."""
+    limiter = limiter_of()
+    start_us = limiter.clock.now_us()
+    server = Server((429, "busy", {"retry-after": "31536000"}))
+    wrapped(server, limiter).responses.create(model="o3", input="x")
+    assert 3_600_000_000 <= limiter.clock.now_us() - start_us <= 1.11 * 3_600_000_000
+
+
+def test_a_429_is_read_whatever_its_content_type_says() -> None:
+    """A spent quota labelled as a stream of events is a spent quota."""
+    body = json.dumps(QUOTA)
+    server = Server((429, body, {"content-type": "text/event-stream", "retry-after": "2"}))
+    with pytest.raises(openai.RateLimitError):
+        wrapped(server, limiter_of()).responses.create(model="o3", input="x")
+    assert server.seen == 1
+
+
+def test_a_long_message_is_not_searched_to_its_end() -> None:
+    """Reading a 429 takes no longer for a message of a megabyte: only its beginning can name a limit."""
+    body = {"error": {"message": "on " * 400_000, "type": "tokens", "code": "rate_limit_exceeded"}}
+    server = Server((429, body, {}))
+    assert wrapped(server, limiter_of()).responses.create(model="o3", input="x").id == "resp_1"
+
+
+def test_hooks_that_fail_lose_nothing() -> None:
+    """on_cost and on_refused only hear of things: what they raise is a warning, the reply and the entry are there."""
+
+    def fail(fact: object) -> None:
+        raise LookupError("hook")
+
+    ledger = Ledger()
+    client = wrapped(Server((429, RATE, {})), limiter_of(), ledger=ledger)
+    token = CURRENT.set(CallContext(on_refused=fail, on_cost=fail))
+    try:
+        with pytest.warns(ratelimit.RatecardWarning, match="on_(refused|cost) failed"):
+            assert client.responses.create(model="o3", input="x").id == "resp_1"
+    finally:
+        CURRENT.reset(token)
+    assert sorted(entry.state for entry in ledger.entries()) == ["posted", "voided"]
+
+
+def test_a_request_that_is_queued_again_is_never_lost_to_a_full_queue() -> None:
+    """It was sent and refused: where it cannot wait again, its caller gets the server's 429."""
+    limiter = limiter_of(max_queue=0)
+    with pytest.raises(openai.RateLimitError, match="Limit 30000"):
+        wrapped(Server((429, RATE, {})), limiter).responses.create(model="o3", input="x")

@@ -130,3 +130,31 @@ def test_a_failing_listener_stops_nothing() -> None:
     limiter.listen(lambda event: 1 / 0)
     with pytest.warns(ratelimit.RatecardWarning, match="a listener failed on 'admitted': ZeroDivisionError"):
         limiter.reserve(model="o3")
+
+
+def test_slots_and_a_spent_quota_are_explained_too() -> None:
+    """Nobody knows when a slot is free, and nothing goes while the quota is spent: neither is "goes at once"."""
+    limiter, clock = limiter_of({"concurrency": 1})
+    held = limiter.reserve(model="o3")
+    foreseen = ratelimit.explain({"model": "o3", "input": "x"}, limiter=limiter)
+    assert (foreseen.limit, foreseen.wait_s) == ("concurrency", 0)
+    assert "waits until one of concurrency is free" in str(foreseen)
+    held.end()
+    assert "goes at once" in str(ratelimit.explain({"model": "o3", "input": "x"}, limiter=limiter))
+    limiter.signals.stop("insufficient_quota", "no credit", clock.now_us())
+    assert "quota is spent (insufficient_quota)" in str(
+        ratelimit.explain({"model": "o3", "input": "x"}, limiter=limiter)
+    )
+
+
+def test_a_listener_is_something_that_can_be_called_and_is_removed_once() -> None:
+    """Anything else is an error at once; one that was added twice hears everything twice until it is removed twice."""
+    limiter, _ = limiter_of({"rpm": 50})
+    with pytest.raises(ratelimit.ConfigError, match="cannot be"):
+        limiter.listen(5)  # type: ignore[arg-type]
+    heard: list[Event] = []
+    stops = [limiter.listen(heard.append), limiter.listen(heard.append)]
+    for stop in stops:
+        stop()
+    limiter.reserve(model="o3")
+    assert heard == []

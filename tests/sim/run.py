@@ -47,7 +47,7 @@ def run(seed: int, trace: bool = False) -> Outcome:
         async with asyncio.timeout(LONGEST_S):
             await drive(world, auditor)
 
-    random.seed(seed)  # the openai client spreads its retries at random
+    random.seed(seed)  # cool-downs and the openai client's retries are spread at random: a replay spreads them alike
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RatecardWarning)  # corrected limits are told as warnings
         try:
