@@ -103,12 +103,12 @@ class Gate:
         word: a request that fits the table's limit waits for the whole burst, and the server is left to judge.
         """
         limit, declared = lane.limits[place], self.table[place]
-        amount = amounts[lane.plan[place][0]]
+        amount, burst_us = amounts[lane.plan[place][0]], lane.plan[place][3]
         stale = self.clock.now_us() > self.told_us + TOLD_FOR_US
         learned = limit.window and not declared.window
         lowered = self.full[place].capacity < declared.capacity
         if amount <= declared.largest and (learned or (lowered and (stale or self.ramp_us))):
-            return limit.burst_us
+            return burst_us
         raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
 
     def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:

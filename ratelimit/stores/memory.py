@@ -163,7 +163,8 @@ class MemoryStore:
 
     def _open(self, lane: Lane) -> tuple[tuple[tuple[Cell, int], ...], bool, bool]:
         cells = tuple(
-            (self._cell(key, limit), limit.burst_us) for key, limit in zip(lane.keys, lane.limits, strict=True)
+            (self._cell(key, limit), burst_us)
+            for key, limit, (*_, burst_us) in zip(lane.keys, lane.limits, lane.plan, strict=True)
         )
         for key in lane.keys:
             self._lanes.setdefault(key, weakref.WeakSet()).add(lane)
