@@ -57,12 +57,12 @@ Listener = Callable[[Event], None]
 class Signals:
     """What all gates of a limiter share: who listens, and whether anything may be sent at all."""
 
-    __slots__ = ("_until_us", "halt", "listeners")
+    __slots__ = ("_since_us", "_until_us", "halt", "listeners")
 
     def __init__(self) -> None:
         self.listeners: tuple[Listener, ...] = ()
         self.halt: tuple[str, str] | None = None  # code and message of the server
-        self._until_us = 0
+        self._since_us = self._until_us = 0
 
     def emit(self, kind: Kind, at_us: int, lane: str, limit: str = "", **facts: Any) -> None:
         """Tell everybody who listens."""
@@ -75,7 +75,7 @@ class Signals:
 
     def stop(self, code: str, message: str, now_us: int) -> None:
         """Let nothing be sent for HALT_US: the quota is spent."""
-        self.halt, self._until_us = (code, message), now_us + HALT_US
+        self.halt, self._since_us, self._until_us = (code, message), now_us, now_us + HALT_US
 
     def check(self, now_us: int) -> None:
         """Raise QuotaSpent while nothing may be sent. The first to ask after that tries, and the others wait for it."""
@@ -85,6 +85,10 @@ class Signals:
                 raise QuotaSpent(code=halt[0], message=halt[1], retry_after_s=(self._until_us - now_us) / 1_000_000)
             self._until_us = now_us + HALT_US
 
-    def answered(self) -> None:
-        """Note that the server has done what was asked: the quota is there again."""
-        self.halt = None
+    def answered(self, sent_us: int) -> None:
+        """Note that the server has done what was asked at `sent_us`: after the stop, the quota is there again.
+
+        What was in the air before it says nothing.
+        """
+        if sent_us > self._since_us:
+            self.halt = None

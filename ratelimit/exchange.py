@@ -322,7 +322,7 @@ class Visit:
         if self._reservation is not None:
             self._settle(self._reservation, outcome)
         if self._limiter is not None and self._limiter.signals.halt is not None and 200 <= outcome.status < 300:
-            self._limiter.signals.answered()
+            self._limiter.signals.answered(self._sent_us)
         if self._accountant is not None:
             call, estimate = self._call, self._estimate
             if call.polls:

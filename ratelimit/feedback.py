@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import RatecardWarning
 from .gate import Gate
@@ -44,13 +44,12 @@ class Feedback:
     adopt  take over limits that the server shows even where they are larger than the table's
     """
 
-    __slots__ = ("_adopt", "_limiter", "_notices", "_random")
+    __slots__ = ("_adopt", "_limiter", "_notices")
 
     def __init__(self, limiter: Limiter, adopt: bool) -> None:
         self._limiter = limiter
         self._adopt = adopt
         self._notices: deque[str] = deque()
-        self._random: Any = random  # the module's own generator, which a forked child seeds anew
 
     def refused(self, gate: Gate, refusal: Refusal, retry_after_us: int | None) -> None:
         """Learn from a temporary 429 that the server's buckets are fuller than ours.
@@ -81,10 +80,10 @@ class Feedback:
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
         """Take in what the message says of a limit; False when it says nothing of one of ours."""
-        store, spoken_of = gate.store, _named(gate, refusal)
-        if spoken_of is None or not refusal.limit or refusal.used is None:
+        store, named = gate.store, _named(gate, refusal)
+        if named is None or not refusal.limit or refusal.used is None:
             return False
-        key, known = spoken_of
+        key, known = named
         if refusal.limit != known.capacity:
             self._differs(gate, known, refusal.limit)
             known = next(one for one in gate.full if one.name == known.name)
@@ -141,7 +140,7 @@ class Feedback:
     def cool_down(self, gate: Gate, wait_us: int | None) -> None:
         """Hold everybody at this gate back for so long; after that the limit is used at its rate, without a burst."""
         wait_us = COOL_DOWN_US if wait_us is None else min(wait_us, LONGEST_COOL_DOWN_US)
-        wait_us += int(wait_us * JITTER * self._random.random())
+        wait_us += int(wait_us * JITTER * random.random())
         lane = gate.lane
         key, known = min(zip(lane.keys, lane.limits, strict=True), key=_holds_back)
         gate.store.close(key, wait_us)
@@ -253,14 +252,11 @@ def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
     own goes first.
     """
     found = [
-        (known.capacity != refusal.limit, known.name != refusal.limit_name, place)
-        for place, known in enumerate(gate.full)
+        (known.capacity != refusal.limit, known.name != refusal.limit_name, place, key, known)
+        for place, (key, known) in enumerate(zip(gate.lane.keys, gate.full, strict=False))  # one may just be added
         if known.name.rpartition("-")[2] == refusal.limit_name and _alike(known)
     ]
-    if not found:
-        return None
-    place = min(found)[2]
-    return gate.lane.keys[place], gate.full[place]
+    return min(found)[3:] if found else None
 
 
 def _agrees(refusal: Refusal, known: Limit, early_us: int | None) -> bool:

@@ -40,12 +40,11 @@ def _plan(limit: Limit) -> tuple[int, int, int, int]:
     """Get one limit ready for arithmetic.
 
     A window is left by whole charges: where each was rounded up, the last unit that fits would wait for a whole window.
-    So a unit weighs a whole number of µs there, and the window holds what its units weigh. Units of less than a
-    millisecond are too small for that; of them the rounding costs a few in a window.
+    So a unit weighs a whole number of µs there, rounded down where as many as may fit into the window all the same.
     """
     kind, unit_us = KINDS.index(limit.unit), limit.period_us // limit.capacity
-    if limit.window and unit_us >= 1000 and limit.largest:
-        return kind, unit_us * limit.capacity, limit.capacity, unit_us * limit.largest
+    if limit.window and unit_us and limit.burst_us // unit_us == limit.largest:
+        return kind, unit_us * limit.capacity, limit.capacity, limit.burst_us
     return kind, limit.period_us, limit.capacity, limit.burst_us
 
 

@@ -66,7 +66,7 @@ def limiter_of(world: World, clock: StepClock) -> ratelimit.Limiter:
         for model, rules in world.rules.items()
     }
     shared = {rule.name: limit(rule) for rules in world.rules.values() for rule in rules if rule.key in world.pooled}
-    limiter = ratelimit.Limiter(
+    return ratelimit.Limiter(
         limits=own,
         pools={"org": shared} if shared else None,
         priorities=world.priorities,
@@ -75,8 +75,6 @@ def limiter_of(world: World, clock: StepClock) -> ratelimit.Limiter:
         preflight="off",
         store=CountingStore(clock, initial_slack_us=world.margin_us),
     )
-    limiter.feedback._random.seed(world.seed)  # cool-downs are spread at random: a replay spreads them alike
-    return limiter
 
 
 def check_state(limiter: ratelimit.Limiter, auditor: Auditor) -> None:

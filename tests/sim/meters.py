@@ -123,7 +123,8 @@ class Sliding:
         if leave_ppm:
             room = max(amount, room - -(-room * leave_ppm // 1_000_000))
         # Whoever counts small units in µs rounds each charge up by less than one, and loses a few of them.
-        small = self.period_us < 1000 * self.capacity
+        unit_us = self.period_us // self.capacity
+        small = not unit_us or self.span_us // unit_us != self.most
         rounded = (len(self._entries) + 1) * self.capacity // self.period_us + small
         over = self._sum(at_us, kept_us) + amount + rounded - room
         left_us = at_us

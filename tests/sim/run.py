@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import traceback
 import warnings
@@ -47,7 +48,8 @@ def run(seed: int, trace: bool = False) -> Outcome:
         async with asyncio.timeout(LONGEST_S):
             await drive(world, auditor)
 
-    random.seed(seed)  # the openai client spreads its retries at random
+    gc.freeze()  # whoever waits long for a slot collects garbage: let it look at this world only
+    random.seed(seed)  # cool-downs and the openai client's retries are spread at random: a replay spreads them alike
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RatecardWarning)  # corrected limits are told as warnings
         try:
@@ -55,6 +57,8 @@ def run(seed: int, trace: bool = False) -> Outcome:
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             auditor.wrong.append(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
+        finally:
+            gc.unfreeze()
     return Outcome(seed, world.depth, auditor.wrong, auditor.arrivals, auditor.noes, auditor.trace or [])
 
 
