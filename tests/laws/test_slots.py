@@ -218,3 +218,16 @@ def test_a_reservation_that_is_dropped_gives_its_slot_back() -> None:
         limiter.reserve(model="m")
     held.end()
     assert limiter.snapshot()["lanes"]["m"]["limits"]["rpm"]["spent"] >= 3
+
+
+def test_a_slot_that_hangs_in_garbage_is_found() -> None:
+    """An abandoned stream is a cycle of garbage: whoever waits for a slot for long has it collected."""
+    limiter = ratelimit.Limiter(limits={"concurrency": 1}, clock=ManualClock())
+    gc.disable()
+    try:
+        cycle: list[object] = [limiter.reserve(model="m")]
+        cycle.append(cycle)
+        del cycle
+        assert limiter.reserve(model="m").waited_us < 60_000_000
+    finally:
+        gc.enable()
