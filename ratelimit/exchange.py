@@ -218,7 +218,7 @@ class Visit:
         today = limiter.today()
         check(call, limiter.preflight, today, limiter.warned)
         try:
-            gate, wanted, self._kind = limiter.wants(call.body, call.endpoint, call.model, call.count, today)
+            gate, wanted, self._kind = limiter.wants(call.body, call.endpoint, call.model, lambda: call.count, today)
         except ConfigError:
             if call.body.get("model"):
                 raise

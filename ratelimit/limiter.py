@@ -261,14 +261,16 @@ class Limiter:
         }
 
     def wants(
-        self, body: Mapping[str, Any], endpoint: str, model: str, count: Count, today: date
+        self, body: Mapping[str, Any], endpoint: str, model: str, count: Callable[[], Count], today: date
     ) -> tuple[Gate, Demand, Kind | None]:
         """Say at which gate a request waits and for what; and of which kind it is, where output is reserved as learned.
 
         Raises  ConfigError when no limits are known for the model
         """
-        gate = self.gate(model, count.tokens)
-        known = count if endpoint == "/v1/responses" else None
+        gate = self.gate(model)
+        if gate.longer:  # only then, and for Responses, does the number of input tokens matter
+            gate = self.gate(model, count().tokens)
+        known = count() if endpoint == "/v1/responses" else None
         if self.policy != "conservative":
             return gate, demand(body, endpoint=endpoint, policy=self.policy, at=today, count=known), None
         kind = Kind.of(body, endpoint, CURRENT.get().tags)
@@ -277,7 +279,7 @@ class Limiter:
         if output is not None:
             # Replies larger than a whole limit do not mean that the server would refuse: it has let them pass.
             most = min((one.largest for one in gate.lane.limits if one.unit == "tokens"), default=wanted.tokens)
-            wanted = wanted._replace(tokens=min(wanted.tokens, max(most, count.tokens)))
+            wanted = wanted._replace(tokens=min(wanted.tokens, max(most, count().tokens)))
         return gate, wanted, kind
 
     def gate(self, model: str, tokens: int = 0) -> Gate:

@@ -106,17 +106,17 @@ class Reservation:
         for as much longer, and no longer: `ago_us` is how long it has been there at least.
         """
         booking, store = self._booking, self.gate.store
-        if any(limit.window for limit in booking.lane.limits):
+        if booking.lane.windowed:
             store.arrived(booking, ago_us)
             self.gate.line.nudge()
         if delay_us <= QUICKEST_US:
             return
-        for key, charge_us, (_, _, backlog_us) in zip(
+        for key, charge_us, (cell, _, backlog_us) in zip(
             booking.lane.keys, booking.charges_us, booking.place, strict=True
         ):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
-                if excess_us > store.slack_us(key):
+                if excess_us > cell.slack_us:
                     store.widen(key, min(excess_us, MAX_SLACK_US))
 
     def __enter__(self) -> Self:

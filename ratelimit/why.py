@@ -94,7 +94,7 @@ def explain(
         raise ConfigError('the body has neither "input" nor "messages" nor "prompt"; give endpoint=')
     guess = estimate(body, endpoint=endpoint, at=limiter.today())
     rank = limiter.priorities.named(priority)
-    gate, wanted, _ = limiter.wants(body, normal_endpoint(endpoint), guess.model, guess.input, limiter.today())
+    gate, wanted, _ = limiter.wants(body, normal_endpoint(endpoint), guess.model, lambda: guess.input, limiter.today())
     claim = gate.claim(wanted, rank.spare_ppm)
     lane = claim.lane
     ahead_us = gate.line.ahead_us(claim, rank.priority)

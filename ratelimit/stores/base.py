@@ -26,13 +26,14 @@ class Lane:
     opened         what the one store that keeps this lane remembers about it
     """
 
-    __slots__ = ("__weakref__", "keys", "limits", "name", "opened", "plan")
+    __slots__ = ("__weakref__", "keys", "limits", "name", "opened", "plan", "windowed")
 
     def __init__(self, name: str, limits: tuple[Limit, ...], keys: tuple[str, ...]) -> None:
         self.name = name
         self.limits = limits
         self.keys = keys
         self.plan = tuple(map(_plan, limits))
+        self.windowed = any(limit.window for limit in limits)
         self.opened: Any = None
 
 
