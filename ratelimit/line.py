@@ -29,14 +29,13 @@ Source  Goyal, Vin, Cheng: Start-time Fair Queueing (SIGCOMM 1996)
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigError, NeverFits, QueueFull
+from .forks import reset_in_child
 from .stores.base import Claim
 from .ticket import Ticket
 
@@ -215,7 +214,7 @@ class Line:
         self._classes = priorities.classes
         self._most = most
         self._clear()
-        _LINES.add(self)
+        reset_in_child(self)
 
     def _clear(self) -> None:
         self._files: dict[tuple[object, ...], File] = {}
@@ -225,6 +224,14 @@ class Line:
         self.count = 0
         self.collected_s = 0.0  # when the garbage was last searched for slots
         self._number = 0
+
+    def after_fork(self) -> None:
+        """Forget whoever stands in line: they stand in the parent's."""
+        self.lock = threading.RLock()
+        for file in self._files.values():
+            for ticket in file.everybody():
+                ticket.file = None
+        self._clear()
 
     def __len__(self) -> int:
         return self.count
@@ -441,20 +448,3 @@ def _meet(one: Claim, other: Claim) -> bool:
     """Say whether two claims want of the same limit."""
     wanted = {key for key, charge_us in zip(one.lane.keys, one.charges_us, strict=True) if charge_us}
     return any(key in wanted for key, charge_us in zip(other.lane.keys, other.charges_us, strict=True) if charge_us)
-
-
-_LINES: weakref.WeakSet[Line] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Whoever stood in line stands in the parent's; a lock may have been held by a thread that is not here."""
-    for line in list(_LINES):
-        line.lock = threading.RLock()
-        for file in line._files.values():
-            for ticket in file.everybody():
-                ticket.file = None
-        line._clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -7,12 +7,12 @@ settles it. How good that was is kept too, and shown by `Limiter.snapshot`.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from .forks import reset_in_child
 
 ENOUGH = 20
 """Replies of a kind before they say anything of the next: of fewer, the 95th percentile is not among them."""
@@ -65,7 +65,11 @@ class Outputs:
     def __init__(self) -> None:
         self._kinds: OrderedDict[Kind, _Sizes] = OrderedDict()
         self._lock = threading.RLock()  # re-entrant: see MemoryStore
-        _ALL.add(self)
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Take a lock that nobody holds."""
+        self._lock = threading.RLock()
 
     def foresee(self, kind: Kind) -> int | None:
         """The 95th percentile (tokens) of such replies; None while there were too few."""
@@ -105,16 +109,3 @@ class Outputs:
                 }
                 for kind, sizes in self._kinds.items()
             }
-
-
-_ALL: weakref.WeakSet[Outputs] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Another thread may have held a lock at the fork; in the child there is no other thread."""
-    for outputs in list(_ALL):
-        outputs._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

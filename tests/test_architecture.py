@@ -27,7 +27,7 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "cells", "headers", "outputs", "_json"},
+    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "_json"},
     {"tiers", "context", "reply", "stores", "verdict", "events"},
     {"demand", "ticket", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},

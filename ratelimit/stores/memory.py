@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Sequence
 
 from ..cells import Cell, Slots, Window, room_us
 from ..clock import Clock, MonotonicClock
+from ..forks import reset_in_child
 from ..gcra import Bucket
 from ..limit import Limit
 from .base import Booking, Claim, Lane
@@ -48,7 +48,14 @@ class MemoryStore:
         self._bursts_us: dict[str, int] = {}
         self._lanes: dict[str, weakref.WeakSet[Lane]] = {}  # who has a cell open under a key
         self._latest_us = self._stepped_us = 0
-        _STORES.add(self)
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Free every slot: the requests that hold them are the parent's, and end there."""
+        self._lock = threading.RLock()
+        for key, cell in list(self._cells.items()):
+            if isinstance(cell, Slots):
+                self._replace(key, Slots())
 
     def open(self, lane: Lane) -> None:
         with self._lock:
@@ -268,20 +275,3 @@ def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple
         if id(cell) not in trial:
             trial[id(cell)] = cell.copy()
     return tuple((trial[id(cell)], burst_us) for cell, burst_us in cells)
-
-
-_STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Another thread may have held a lock at the fork; in the child there is no other thread, and nothing in the air:
-    the requests that hold slots are the parent's, and end there."""
-    for store in list(_STORES):
-        store._lock = threading.RLock()
-        for key, cell in list(store._cells.items()):
-            if isinstance(cell, Slots):
-                store._replace(key, Slots())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
