@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 from .errors import LedgerError, RatecardError
 
@@ -55,37 +55,33 @@ class Turns:
 
 def alone(act: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
     """Let a call have its turn; within another call's turn it is refused, for its answer cannot wait."""
+    return _in_turn(act, _refuse)
+
+
+def ending(act: Callable[Concatenate[T, P], bool]) -> Callable[Concatenate[T, P], bool]:
+    """Let an ending have its turn; within another call's turn it is written right after that, and answers True."""
+    return _in_turn(act, _wait)
+
+
+def _refuse(book: Turns, call: Callable[[], object]) -> NoReturn:
+    raise LedgerError("a finalizer or signal handler interrupted another call to this ledger: not written")
+
+
+def _wait(book: Turns, call: Callable[[], object]) -> bool:
+    book._later.append(call)
+    return True
+
+
+def _in_turn(
+    act: Callable[Concatenate[T, P], R], within: Callable[[Turns, Callable[[], R]], R]
+) -> Callable[Concatenate[T, P], R]:
+    """Let a call have its turn; within another call's turn, `within` says what becomes of it."""
 
     @wraps(act)
     def in_turn(self: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
             if self._busy:
-                raise LedgerError("a finalizer or signal handler interrupted another call to this ledger: not written")
-            try:
-                self._busy = True
-                return act(self, *args, **kwargs)
-            except RatecardError:
-                raise
-            except BaseException:
-                self._repair()
-                raise
-            finally:
-                self._busy = False  # before any call, for an interrupt comes with a call
-                if self._later:
-                    self._end_turn()
-
-    return in_turn
-
-
-def ending(act: Callable[Concatenate[T, P], bool]) -> Callable[Concatenate[T, P], bool]:
-    """Let an ending have its turn; within another call's turn it is written right after that, and answers True."""
-
-    @wraps(act)
-    def in_turn(self: T, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        with self._lock:
-            if self._busy:
-                self._later.append(partial(act, self, *args, **kwargs))
-                return True
+                return within(self, partial(act, self, *args, **kwargs))
             try:
                 self._busy = True
                 return act(self, *args, **kwargs)
