@@ -45,18 +45,21 @@ CURRENT: ContextVar[CallContext] = ContextVar("ratecard_call", default=EMPTY)
 @contextmanager
 def prioritised(priority: str) -> Iterator[None]:
     """Let every call made inside the block wait in this class (see `priorities=` of Limiter)."""
-    token = CURRENT.set(CURRENT.get()._replace(priority=priority))
-    try:
+    with _during(CURRENT.get()._replace(priority=priority)):
         yield
-    finally:
-        CURRENT.reset(token)
 
 
 @contextmanager
 def tagged(**tags: str) -> Iterator[None]:
     """Attach tags to the ledger entries of every call made inside the block, on top of those already in force."""
     outer = CURRENT.get()
-    token = CURRENT.set(outer._replace(tags={**(outer.tags or {}), **tags}))
+    with _during(outer._replace(tags={**(outer.tags or {}), **tags})):
+        yield
+
+
+@contextmanager
+def _during(context: CallContext) -> Iterator[None]:
+    token = CURRENT.set(context)
     try:
         yield
     finally:

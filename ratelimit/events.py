@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from .errors import QuotaSpent, RatecardWarning
 
-Kind = Literal["queued", "admitted", "gave_up", "settled", "released", "refused", "corrected", "halted"]
+Kind = Literal["queued", "admitted", "gave_up", "settled", "released", "refused", "corrected"]
 
 HALT_US = 60_000_000
 """How long nothing is sent after the server has said that the account's quota is spent; then the next request tries."""
@@ -37,7 +37,7 @@ class Event(NamedTuple):
     """Something that happened at one lane.
 
     kind    queued: it waits · admitted · gave_up: not sent · settled, released: a charge was corrected or returned ·
-            refused: a 429 · corrected: a limit or its state was learned from the server · halted: quota spent
+            refused: a 429, of a kind that `why` names · corrected: a limit was learned from the server
     at_us   µs of the limiter's clock
     lane    the model or pool
     limit   the limit it is about; "" where it is about none

@@ -80,13 +80,13 @@ class Feedback:
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
         """Take in what the message says of a limit; False when it says nothing of one of ours."""
-        store, named = gate.store, _named(gate, refusal)
-        if named is None or not refusal.limit or refusal.used is None:
+        store, spoken_of = gate.store, _spoken_of(gate, refusal)
+        if spoken_of is None or not refusal.limit or refusal.used is None:
             return False
-        key, known = named
+        key, known = spoken_of
         if refusal.limit != known.capacity:
             self._differs(gate, known, refusal.limit)
-            known = next(one for one in gate.full if one.name == known.name)
+            known = _of(gate.full, known.name)
         window_us = self._learn_window(gate, known, refusal, early_us)
         # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
         used = refusal.used
@@ -107,9 +107,9 @@ class Feedback:
 
         → µs; 0 for a bucket
         """
-        now_us = known.burst_us if known.window else 0
+        in_force_us = known.burst_us if known.window else 0
         if early_us is None or refusal.requested is None or refusal.used is None or not refusal.limit:
-            return now_us
+            return in_force_us
         over = refusal.used + refusal.requested - refusal.limit
         exact_us = over * known.period_us // refusal.limit
         if early_us % US_PER_S == 0:
@@ -117,21 +117,21 @@ class Feedback:
         if over > 0 and early_us <= exact_us + EXACT_US:
             # A bucket's own words; or those of a window just before its edge, so once is not enough to unlearn one.
             gate.odd[known.name] = min(gate.odd.get(known.name, 0), 0) - 1
-            table = next(limit for limit in gate.table if limit.name == known.name)
+            table = _of(gate.table, known.name)
             if known.window and not table.window and gate.odd[known.name] <= -3:
                 self._limiter.adopt(gate, replace(known, burst_us=table.burst_us, window=False))
                 return 0
-            return now_us
+            return in_force_us
         needs_us = refusal.requested * known.period_us // refusal.limit
         window_us = next((one for one in WINDOWS_US if early_us <= one and needs_us <= one), known.period_us)
         if (known.window and window_us <= known.burst_us) or window_us > known.period_us:
-            return now_us  # known already, and the time it says is within it
+            return in_force_us  # known already, and the time it says is within it
         gate.odd[known.name] = max(gate.odd.get(known.name, 0), 0) + 1
         if gate.odd[known.name] < 2:
-            return now_us
+            return in_force_us
         self._limiter.adopt(gate, replace(known, burst_us=window_us, window=True))
         self._tell(
-            f"{gate.lane.name}: the server counts {known.name} per {window_us // 1_000_000} s instead of refilling "
+            f"{gate.lane.name}: the server counts {known.name} per {window_us // US_PER_S} s instead of refilling "
             f"continuously; that is obeyed. To declare it: Limit({known.name!r}, {known.unit!r}, {known.capacity}, "
             f"{known.period_us}, burst_us={window_us}, window=True)"
         )
@@ -160,7 +160,7 @@ class Feedback:
     def ramp(self, gate: Gate) -> None:
         """Raise a limit that was slowed down, by one step for every quarter of an hour that has passed."""
         while gate.ramp_us and gate.clock.now_us() >= gate.ramp_us:
-            known, table = (next(one for one in of if one.name == gate.ramp_name) for of in (gate.full, gate.table))
+            known, table = _of(gate.full, gate.ramp_name), _of(gate.table, gate.ramp_name)
             faster = min(table.capacity, known.capacity * RAMP_STEP[0] // RAMP_STEP[1] + 1)
             gate.ramp_us = gate.ramp_us + RAMP_EVERY_US if faster < table.capacity else 0
             self._limiter.adopt(gate, replace(known, capacity=faster))
@@ -203,7 +203,7 @@ class Feedback:
     def _differs(self, gate: Gate, known: Limit, capacity: int) -> None:
         """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care."""
         limiter, name = self._limiter, known.name
-        table = next(limit for limit in gate.table if limit.name == name)
+        table = _of(gate.table, name)
         own = table in limiter.own(gate)
         ours = "the setting" if own else "the server" if name.startswith("project-") else f"the table's {limiter.tier}"
         if own and capacity > table.capacity:
@@ -245,7 +245,12 @@ class Feedback:
             warnings.warn(text, RatecardWarning, stacklevel=2)
 
 
-def _named(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
+def _of(limits: Iterable[Limit], name: str) -> Limit:
+    """The limit of this name."""
+    return next(limit for limit in limits if limit.name == name)
+
+
+def _spoken_of(gate: Gate, refusal: Refusal) -> tuple[str, Limit] | None:
     """Which of our limits a 429 speaks of, and its key; None for none.
 
     It says "tokens per min", be it the model's own limit or a pool's: the number tells them apart, and else the model's

@@ -105,13 +105,14 @@ class Gate:
         word: a request that fits the table's limit waits for the whole burst, and the server is left to judge.
         """
         limit, declared = lane.limits[place], self.table[place]
-        amount, burst_us = amounts[lane.plan[place][0]], lane.plan[place][3]
+        kind, _, _, burst_us = lane.plan[place]
+        amount = amounts[kind]
         stale = self.clock.now_us() > self.told_us + TOLD_FOR_US
         learned = limit.window and not declared.window
         lowered = self.full[place].capacity < declared.capacity
         if amount <= declared.largest and (learned or (lowered and (stale or self.ramp_us))):
             return burst_us
-        raise NeverFits(limit=limit.name, demand=amounts[lane.plan[place][0]], capacity=limit.largest, model=lane.name)
+        raise NeverFits(limit=limit.name, demand=amount, capacity=limit.largest, model=lane.name)
 
     def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:
         """Foresee, for each limit, how long a request waits for it at least behind so much of its own class (µs)."""
@@ -148,7 +149,10 @@ class Gate:
 
         Raises WouldWait when that would be past max_wait: the line moved slower than foreseen
         """
-        pause_us = wait_us if exact and wait_us else min(wait_us or self.line.patience_us(), self.line.patience_us())
+        pause_us = wait_us
+        if not (exact and wait_us):
+            patience_us = self.line.patience_us()
+            pause_us = min(wait_us or patience_us, patience_us)
         if not wait_us and self.clock.now_us() - ticket.asked_us > PATIENCE_US:
             self._collect(ticket)
         if max_wait_us is None:
@@ -200,13 +204,9 @@ class Gate:
     def tightest(self, claim: Claim) -> str:
         """The name of the limit that makes this claim wait."""
         lane = claim.lane
-
-        def over_us(place: int) -> int:
-            spent_us = self.store.backlog_us(lane.keys[place])
-            return (
-                spent_us + claim.charges_us[place] - lane.limits[place].burst_us
-                if claim.charges_us[place]
-                else -(1 << 62)
-            )
-
-        return lane.limits[max(range(len(lane.limits)), key=over_us)].name
+        over = [
+            (self.store.backlog_us(key) + charge_us - limit.burst_us, -place)
+            for place, (limit, key, charge_us) in enumerate(zip(lane.limits, lane.keys, claim.charges_us, strict=True))
+            if charge_us
+        ]
+        return lane.limits[-max(over, default=(0, 0))[1]].name

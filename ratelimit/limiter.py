@@ -167,10 +167,7 @@ class Limiter:
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
-        check(requests, tokens, images)
-        demand = Demand(requests, tokens, images, self.policy)
-        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
-        return self.admit(self.gate(model, tokens), demand, max_wait_us, priority)
+        return self.admit(*self._asked(model, tokens, requests, images, max_wait), priority)
 
     def areserve(
         self,
@@ -183,10 +180,15 @@ class Limiter:
         priority: str | None = None,
     ) -> Admission:
         """The same for async code: `async with limiter.areserve(...) as r` or `r = await limiter.areserve(...)`."""
+        return Admission(self, *self._asked(model, tokens, requests, images, max_wait), priority)
+
+    def _asked(
+        self, model: str, tokens: int, requests: int, images: int, max_wait: float | None
+    ) -> tuple[Gate, Demand, int | None]:
+        """What a caller of `reserve` or `areserve` asks for: the gate, the demand, and how long it may wait (µs)."""
         check(requests, tokens, images)
-        demand = Demand(requests, tokens, images, self.policy)
         max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
-        return Admission(self, self.gate(model, tokens), demand, max_wait_us, priority)
+        return self.gate(model, tokens), Demand(requests, tokens, images, self.policy), max_wait_us
 
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
