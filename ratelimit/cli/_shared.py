@@ -12,7 +12,7 @@ import click
 
 from ..errors import ConfigError
 from ..limit import Limits
-from ..tiers import load_tiers
+from ..tiers import POLICIES, load_tiers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,6 +57,10 @@ def known_tier(text: str) -> str:
 
 
 TIER = Readable("tier", known_tier)
+
+policy_option = click.option(
+    "--policy", type=click.Choice(POLICIES), default="observed", show_default=True, help="What is charged at admission."
+)
 
 
 def counted(number: int, noun: str) -> str:

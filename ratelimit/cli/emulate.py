@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from ..emulator.windows import WINDOWS
-from ..tiers import POLICIES
-from ._shared import TIER, Day, Readable, limit_options, own_limits
+from ._shared import TIER, Day, Readable, limit_options, own_limits, policy_option
 
 
 def read_faults(text: str) -> Any:
@@ -34,9 +33,7 @@ def read_faults(text: str) -> Any:
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="Run time this many times faster.")
 @click.option("--latency", type=click.FloatRange(0), help="Fixed seconds per reply instead of the latency model.")
 @click.option("--output-tokens", type=click.IntRange(1), help="Visible tokens of every reply instead of drawn ones.")
-@click.option(
-    "--policy", type=click.Choice(POLICIES), default="observed", show_default=True, help="What is charged at admission."
-)
+@policy_option
 @click.option(
     "--faults",
     type=Readable("rules", read_faults),

@@ -30,8 +30,7 @@ from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
-from ..tiers import POLICIES
-from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, print_json
+from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, policy_option, print_json
 
 
 @click.command("run")
@@ -50,13 +49,7 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 )
 @click.option("--resume", is_flag=True, help="Go on with an existing output file; what is done is not paid twice.")
 @click.option("--strict", is_flag=True, help="Stop at the first line that cannot be read.")
-@click.option(
-    "--policy",
-    type=click.Choice(POLICIES),
-    default="observed",
-    show_default=True,
-    help="What is charged at admission.",
-)
+@policy_option
 @click.option(
     "--preflight",
     type=click.Choice(["raise", "warn", "off"]),
