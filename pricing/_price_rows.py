@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import date, timedelta
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 
 from ._yaml import Node, read_table
 from .cards import CardTable, Source, read_model, read_source, read_sources, read_version
-from .prices import PICO_PER_USD_PER_MTOK, Adjustment, Fee, Layer, PriceRow, Uplift, load_prices, make_row
+from .prices import PICO_PER_USD_PER_MTOK, Adjustment, Fee, Layer, PriceRow, Uplift, load_prices
 
 _PERCENT = re.compile(r"[+-](0|[1-9][0-9]{0,2})(\.[0-9]{1,2})?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -84,9 +85,7 @@ def read_layer(path: str | PathLike[str], cards: CardTable, below: list[Layer] |
 class _Reader:
     """Reads the parts of one file."""
 
-    def __init__(
-        self, file: str, prefix: str, sources: Mapping[str, Source], cards: CardTable, words: _Words
-    ) -> None:
+    def __init__(self, file: str, prefix: str, sources: Mapping[str, Source], cards: CardTable, words: _Words) -> None:
         self.file, self.prefix, self.sources, self.cards, self.words = file, prefix, sources, cards, words
 
     def rows(self, node: Node) -> dict[tuple[str, str], list[PriceRow]]:
@@ -98,7 +97,9 @@ class _Reader:
             if line:
                 before = line[-1]
                 if row.effective_from <= before.effective_from:
-                    item.fail(f"rows of one model and tier go from old to new: {row.effective_from} follows {before.id}")
+                    item.fail(
+                        f"rows of one model and tier go from old to new: {row.effective_from} follows {before.id}"
+                    )
                 if before.effective_until is None:
                     until = row.effective_from - timedelta(days=1)
                     long = before.long and replace(before.long, effective_until=until)
@@ -119,7 +120,10 @@ class _Reader:
         days = _days(fields)
         if not any(key in fields for key in prices):
             node.fail("missing key 'usd_per_mtok'; or usd_per_minute, or usd_per_1k")
-        pico, as_input = self._tokens(fields["usd_per_mtok"]) if "usd_per_mtok" in fields else ({}, False)
+        pico: Mapping[str, int] = MappingProxyType({})
+        as_input = False
+        if "usd_per_mtok" in fields:
+            pico, as_input = self._tokens(fields["usd_per_mtok"])
         per_unit: dict[str, tuple[int, int]] = {}
         if "usd_per_minute" in fields:
             per_unit["audio_us"] = _per(fields["usd_per_minute"], "usd_per_minute")
@@ -128,23 +132,22 @@ class _Reader:
                 per_unit[_word(kind, price)] = _per(price, "usd_per_1k")
         name = f"{self.prefix}{model}/{tier}/{days[0]}"
         source = read_source(fields["source"], self.sources)
+        words = self.words.billed_as
         above = long = None
         if "long_context" in fields:
             rule = fields["long_context"].mapping(required=("above",), optional=("usd_per_mtok",))
             above = rule["above"].integer(1)
             if "usd_per_mtok" in rule:
-                more, more_as_input = self._tokens(rule["usd_per_mtok"])
-                long = make_row(
-                    f"{name}>{above}", self.file, model, tier, days, more,
-                    source=source, billed_as=self.words.billed_as, cached_as_input=more_as_input,
-                )  # fmt: skip
-        return make_row(
-            name, self.file, model, tier, days, pico,
-            source=source, billed_as=self.words.billed_as, cached_as_input=as_input,
-            per_unit=per_unit, above=above, long=long,
+                more, full = self._tokens(rule["usd_per_mtok"])
+                long = PriceRow(
+                    f"{name}>{above}", model, tier, *days, more, full, source, file=self.file, billed_as=words
+                )
+        return PriceRow(
+            name, model, tier, *days, pico, as_input, source,
+            file=self.file, per_unit=per_unit, above=above, long=long, billed_as=words,
         )  # fmt: skip
 
-    def _tokens(self, node: Node) -> tuple[dict[str, int], bool]:
+    def _tokens(self, node: Node) -> tuple[Mapping[str, int], bool]:
         pico: dict[str, int] = {}
         as_input = False
         for kind, price in node.mapping(required=("input",), optional=self.words.kinds).items():
@@ -152,7 +155,7 @@ class _Reader:
                 as_input = True
             else:
                 pico[kind] = int(price.decimal() * PICO_PER_USD_PER_MTOK)
-        return pico, as_input
+        return MappingProxyType(pico), as_input
 
     def fees(self, node: Node) -> tuple[Fee, ...]:
         found: list[Fee] = []

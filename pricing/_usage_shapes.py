@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, TypeGuard
+from typing import Any
 
-from .usage import MOST, Usage
+from .tools import billed_tools
+from .usage import MOST, Usage, is_count, with_tools
 
 MOST_SUMMED = 10**15
 """The same bound for rows that sum the requests of a day or a month, for bytes and for µs."""
@@ -43,7 +44,7 @@ def read(usage: Any) -> Usage | None:
 
 
 def _tokens(total_in: Any, total_out: Any, inside: Any, outside: Any) -> Usage | None:
-    if not _is_count(total_in, MOST) or not _is_count(total_out, MOST):
+    if not is_count(total_in, MOST) or not is_count(total_out, MOST):
         return None
     notes: list[str] = []
     counts = _input(total_in, inside if isinstance(inside, Mapping) else {}, notes)
@@ -150,10 +151,6 @@ def _part(holder: Mapping[str, Any], key: str, whole: int, name: str, notes: lis
     return value
 
 
-def _is_count(value: Any, most: int) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= most
-
-
 def _seconds(seconds: Any) -> Usage | None:
     """Audio that is billed by its length."""
     if type(seconds) not in (int, float) or not 0 <= seconds <= MOST:
@@ -176,13 +173,13 @@ _COUNTED = {
 def _usage_api_row(kind: str, row: Mapping[str, Any]) -> Usage | None:
     """Read a result of the Usage API: the sum of the requests of a bucket."""
     requests = row.get("num_model_requests", 1)
-    requests = requests if _is_count(requests, MOST_SUMMED) else 1
+    requests = requests if is_count(requests, MOST_SUMMED) else 1
     if kind == "audio_transcriptions":
         usage = _seconds(row.get("seconds"))
     elif kind in _COUNTED:
         key, name = _COUNTED[kind]
         count = row.get(key)
-        usage = Usage(0, 0, 0, 0, 0, (), 1, **{name: count}) if _is_count(count, MOST_SUMMED) else None
+        usage = Usage(0, 0, 0, 0, 0, (), 1, **{name: count}) if is_count(count, MOST_SUMMED) else None
     else:
         usage = _summed_tokens(row)
     if usage is not None:
@@ -193,12 +190,12 @@ def _usage_api_row(kind: str, row: Mapping[str, Any]) -> Usage | None:
 def _summed_tokens(row: Mapping[str, Any]) -> Usage | None:
     """Read summed tokens. Their parts by kind are disjoint already: input_audio_tokens are the uncached ones."""
     total_in, total_out = row.get("input_tokens"), row.get("output_tokens", 0)
-    if not _is_count(total_in, MOST_SUMMED) or not _is_count(total_out, MOST_SUMMED):
+    if not is_count(total_in, MOST_SUMMED) or not is_count(total_out, MOST_SUMMED):
         return None
 
     def told(key: str) -> int:
         value = row.get(key)
-        return value if _is_count(value, MOST_SUMMED) else 0
+        return value if is_count(value, MOST_SUMMED) else 0
 
     counts: dict[str, int] = {}
     cached, written = told("input_cached_tokens"), told("input_cache_write_tokens")
@@ -233,102 +230,6 @@ def read_reply(reply: Any) -> Usage | None:
     if reply.get("object") == "batch":
         done = reply.get("request_counts")
         count = done.get("completed") if isinstance(done, Mapping) else None
-        usage.requests = count if _is_count(count, MOST) and count else 2  # more than one, as far as anybody knows
-    counts, notes = billed_tools(reply)
-    return with_tools(usage, counts, notes)
-
-
-def with_tools(usage: Usage, counts: Mapping[str, int], notes: tuple[str, ...] = ()) -> Usage:
-    """Add the calls of tools to the usage of a reply."""
-    if not counts and not notes:
-        return usage
-    return Usage(**{**usage.as_dict(), **counts}, notes=(*usage.notes, *notes), requests=usage.requests)
-
-
-def billed_tools(reply: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Count what a reply's hosted tools are billed for beside its tokens, and say where that had to be inferred.
-
-    Searches are what `tool_usage` says; where a reply has none (before mid-2026), the searches among its output. A
-    session of the code interpreter is billed once in 20 minutes per container, so a container that several replies
-    used is counted in each of them: at most, and it says so.
-    """
-    output, tools = reply.get("output"), reply.get("tools")
-    told, svg = reply.get("tool_usage"), reply.get("svg_usage")
-    if not output and not told and not svg:
-        return {}, ()
-    items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
-    offered = [tool for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
-    told = told if isinstance(told, Mapping) else {}
-    counts: dict[str, int] = {}
-    notes: list[str] = []
-    searches = told.get("web_search")
-    number = searches.get("num_requests") if isinstance(searches, Mapping) else None
-    if not _is_count(number, MOST):
-        number = sum(_is_search(item) for item in items)
-        if number:
-            notes.append(f"{number} web searches counted from the output: the reply has no tool_usage")
-    preview = any(str(tool.get("type")).startswith("web_search_preview") for tool in offered)
-    counts["web_search_preview_calls" if preview else "web_search_calls"] = number
-    counts["file_search_calls"] = sum(item.get("type") == "file_search_call" for item in items)
-    containers = {str(item.get("container_id")) for item in items if item.get("type") == "code_interpreter_call"}
-    if containers:
-        name = "code_interpreter_sessions" + _size(offered)
-        counts[name] = len(containers)
-        notes.append(f"{len(containers)} code interpreter sessions at most: one lasts 20 minutes, over several replies")
-    counts |= _drawn(told.get("image_gen"), offered, notes)
-    for drawing in (svg, *(item.get("svg_usage") for item in items if item.get("type") == "image_generation_call")):
-        for name, count in _drawing(drawing).items():
-            counts[name] = counts.get(name, 0) + count
-    return {name: count for name, count in counts.items() if count}, tuple(notes)
-
-
-def _is_search(item: Mapping[str, Any]) -> bool:
-    action = item.get("action")
-    kind = action.get("type") if isinstance(action, Mapping) else "search"
-    return item.get("type") == "web_search_call" and kind == "search"
-
-
-def _size(tools: list[Mapping[str, Any]]) -> str:
-    """The memory of the code interpreter's container, as the name of its price has it: "" is 1 GB, "_4g" …"""
-    for tool in tools:
-        container = tool.get("container")
-        if tool.get("type") == "code_interpreter" and isinstance(container, Mapping):
-            size = container.get("memory_limit")
-            if isinstance(size, str) and size != "1g":
-                return f"_{size[:8]}"
-    return ""
-
-
-def _drawn(told: Any, tools: list[Mapping[str, Any]], notes: list[str]) -> dict[str, int]:
-    """Tokens of the image generation tool, at the prices of the model that the tool names."""
-    if not isinstance(told, Mapping) or not told.get("total_tokens"):
-        return {}
-    inside, outside = told.get("input_tokens_details"), told.get("output_tokens_details")
-    hits = told.get("cached_tokens_details")
-    if isinstance(hits, Mapping):
-        hits = {name.removeprefix("cached_"): count for name, count in hits.items()}
-    inside = {
-        **(inside if isinstance(inside, Mapping) else {}),
-        "cached_tokens": told.get("cached_tokens"),
-        "cached_tokens_details": hits,
-    }
-    if outside is None:
-        outside = {"image_tokens": told.get("output_tokens")}
-    usage = _tokens(told.get("input_tokens"), told.get("output_tokens"), inside, outside)
-    model = next((tool.get("model") for tool in tools if tool.get("type") == "image_generation"), None)
-    model = model[:100] if isinstance(model, str) else "image_gen"
-    if usage is None:
-        notes.append("tool_usage.image_gen cannot be read")
-        return {f"{model}/unreadable_tokens": 1}
-    return {f"{model}/{name}": count for name, count in usage.as_dict().items()}
-
-
-def _drawing(told: Any) -> dict[str, int]:
-    """Tokens of authoring an SVG, which another model does."""
-    usage = (
-        read({key: told.get(key) for key in ("input_tokens", "output_tokens")}) if isinstance(told, Mapping) else None
-    )
-    if usage is None:
-        return {}
-    model = str(told.get("model"))[:100]
-    return {f"{model}/{name}": count for name, count in usage.as_dict().items()}
+        usage.requests = count if is_count(count, MOST) and count else 2  # more than one, as far as anybody knows
+    tools = billed_tools(reply)
+    return usage if tools is None else with_tools(usage, *tools)

@@ -124,7 +124,7 @@ def cost(
     if batch:
         service_tier = "batch"
     elif completion_window is not None and completion_window != "soonest":
-        service_tier = completion_window
+        service_tier = f"window_{completion_window}"
     answer = _cost(usage, model, service_tier, region, at, prices)
     if strict and isinstance(answer, Unpriced):
         raise UnpricedError(answer.reason)

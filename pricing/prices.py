@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import lru_cache
 from os import PathLike
@@ -39,18 +39,20 @@ class PriceRow:
     """One row: the prices of a model in a service tier from one day to another.
 
     id               "o3-pro/standard/2025-06-10"; of an overlay's row, with its file: "acme.yaml:o3-pro/…"
-    file             the name of the file that states it
     effective_until  the last day it holds; None while it is in force
     pico_per_token   kind of token → pico-dollars; a kind without a published price is absent
     cached_as_input  True when the table states that cached tokens are billed at the full input price
+    file             the name of the file that states it
     per_unit         what is no token ("audio_us", "images") → pico-dollars for so many of it
     above            input tokens above which the whole request is priced by `long`; None where no such rule is known
     long             the row above that; None where the rule is known and its prices are not
+    billed_as        kind of token → the kind whose price it has where the row has none of its own
     common           pico-dollars per token of the five fields of a Usage; None where there is no price
+    dearest          the same of the dearest kind of input (but of caches kept longer than a request asks for unasked),
+                     and of output
     """
 
     id: str
-    file: str
     model: str
     service_tier: str
     effective_from: date
@@ -58,10 +60,27 @@ class PriceRow:
     pico_per_token: Mapping[str, int]
     cached_as_input: bool
     source: Source
-    per_unit: Mapping[str, tuple[int, int]]
-    above: int | None
-    long: PriceRow | None
-    common: _Common
+    file: str = ""
+    per_unit: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    above: int | None = None
+    long: PriceRow | None = None
+    billed_as: Mapping[str, str] = field(default_factory=dict)
+    common: _Common = field(init=False)
+    dearest: tuple[int | None, int | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up beforehand what every cost asks."""
+        rates = self.pico_per_token
+
+        def rate(kind: str) -> int | None:
+            return rates.get(kind, rates.get(self.billed_as.get(kind, "")))
+
+        cached = rates.get("input") if self.cached_as_input else rate("cached_input")
+        common = _Common(rate("input"), cached, rate("cache_write"), rate("output"), rate("reasoning"))
+        written = {kind: pico for kind, pico in rates.items() if kind.startswith("output") or kind == "reasoning"}
+        read = (pico for kind, pico in rates.items() if kind not in written and not kind.startswith("cache_write_"))
+        object.__setattr__(self, "common", common)
+        object.__setattr__(self, "dearest", (max(read, default=None), max(written.values(), default=None)))
 
     def at_length(self, input_tokens: int) -> PriceRow | None:
         """The row for a request of so many input tokens; None where the table has no price for its length."""
@@ -276,45 +295,6 @@ def _load(path: str | PathLike[str], *overlays: str | PathLike[str]) -> PriceTab
     return PriceTable(layers, digest.hexdigest()[:12], cards)
 
 
-def make_row(
-    id: str,
-    file: str,
-    model: str,
-    service_tier: str,
-    days: tuple[date, date | None],
-    pico_per_token: Mapping[str, int],
-    *,
-    source: Source,
-    billed_as: Mapping[str, str],
-    cached_as_input: bool = False,
-    per_unit: Mapping[str, tuple[int, int]] | None = None,
-    above: int | None = None,
-    long: PriceRow | None = None,
-) -> PriceRow:
-    """Make a row, with what every cost asks of it looked up beforehand."""
-    rates = dict(pico_per_token)
-
-    def rate(kind: str) -> int | None:
-        return rates.get(kind, rates.get(billed_as.get(kind, "")))
-
-    cached = rates.get("input") if cached_as_input else rate("cached_input")
-    common = _Common(rate("input"), cached, rate("cache_write"), rate("output"), rate("reasoning"))
-    return PriceRow(
-        id,
-        file,
-        model,
-        service_tier,
-        *days,
-        MappingProxyType(rates),
-        cached_as_input,
-        source,
-        MappingProxyType(dict(per_unit or {})),
-        above,
-        long,
-        common,
-    )
-
-
 def _adjusted(row: PriceRow, layer: Layer, at: date) -> PriceRow:
     """The row as a layer above it discounts it; the last of its adjustments that applies does."""
     for change in reversed(layer.adjustments):
@@ -335,6 +315,5 @@ def _changed(row: PriceRow, change: Adjustment) -> PriceRow:
         row,
         id=f"{row.id} {sign}{whole}{f'.{part:02d}' if part else ''} % by {change.file}",
         pico_per_token=MappingProxyType({kind: times(pico) for kind, pico in row.pico_per_token.items()}),
-        common=_Common(*(None if pico is None else times(pico) for pico in row.common)),
         long=None if row.long is None else _changed(row.long, change),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 FIELDS = (
     "input_tokens",
@@ -184,3 +184,13 @@ def _common(usage: dict[str, Any]) -> Usage | None:
     if cached + written <= total_in <= MOST and 0 <= reasoning <= total_out <= MOST:
         return Usage(total_in - cached - written, cached, written, total_out - reasoning, reasoning)
     return None
+
+
+def with_tools(usage: Usage, counts: Mapping[str, int], notes: tuple[str, ...] = ()) -> Usage:
+    """Add the calls of hosted tools to the usage of a reply."""
+    return Usage(**{**usage.as_dict(), **counts}, notes=(*usage.notes, *notes), requests=usage.requests)
+
+
+def is_count(value: Any, most: int) -> TypeGuard[int]:
+    """Say whether a value that a server sent is a whole number from 0 to the most that it can be."""
+    return type(value) is int and 0 <= value <= most
