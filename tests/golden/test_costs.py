@@ -114,7 +114,7 @@ def test_every_tier_has_its_own_price(model: str, service_tier: str | None, pric
 
 UNPRICED = {
     "unknown model": ({"model": "gpt-unknown"}, "no price row for 'gpt-unknown'"),
-    "o3-deep-research is no snapshot of o3": ({"model": "o3-deep-research"}, "no price row"),
+    "a fine-tuned model has a price of its own": ({"model": "ft:gpt-4o:acme::7p4lURel"}, "no price row"),
     "o3 batch publishes no cached price": ({"model": "o3", "batch": True}, "no price for cached input"),
     "o3-mini batch neither": ({"model": "o3-mini", "batch": True}, "no price for cached input"),
     "o3-pro has no priority": ({"model": "o3-pro", "service_tier": "priority"}, "no priority price row"),
