@@ -72,7 +72,7 @@ def one_error_line(ended: Any, code: int = 1) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["models", "gpt-0"], ["no card for 'gpt-0'", "o3-pro", "o3-mini"]),
+        (["models", "gpt-0"], ["no card for 'gpt-0'", "gpt-5"]),
         ([*RUN, "--tier", "tier_1"], ["OPENAI_API_KEY is not set", "--base-url"]),
         ([*RUN, *HERE, "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "no such file"]),
         (["run", "none.jsonl", *RUN[2:], *HERE], ["none.jsonl", "no such file"]),
@@ -260,16 +260,39 @@ def test_models_prints_prices_to_their_last_digit(ratecard: Callable[..., Any]) 
 
 def test_models_lists_all_and_reads_dates_and_snapshots(ratecard: Callable[..., Any]) -> None:
     """Without a model every card is listed with its prices of that day; a snapshot's name finds its model's card."""
-    assert [card["model"] for card in ratecard("models", "--json").document] == ["o3-pro", "o3", "o3-mini"]
+    documents = ratecard("models", "--json").document
+    assert [card["model"] for card in documents][:3] == ["o3-pro", "o3", "o3-mini"]
+    assert len(documents) == 53
     before, after = (ratecard("models", "--at", day).out.splitlines() for day in ("2025-06-09", "2025-06-10"))
-    assert "$10" in before[1]
-    assert "$40" in before[1]
-    assert "$2" in after[1]
-    assert "$8" in after[1]
+    assert before[0].split() == ["model", "context", "output", "$", "in", "$", "out", "shutdown"]
+    assert before[2].split() == ["o3", "200,000", "100,000", "10.00", "40.00", "2026-12-11"]
+    assert after[2].split() == ["o3", "200,000", "100,000", "2.00", "8.00", "2026-12-11"]
+    assert len(after) == 54
+    assert max(map(len, after)) <= 80
     assert ratecard("models", "o3-pro-2025-06-10", "--json").document["model"] == "o3-pro"
+    assert ratecard("models", "ft:gpt-4o-mini:acme::1", "--json").document["model"] == "gpt-4o-mini"
+    assert "did you mean gpt-5.6-terra" in ratecard("models", "gpt-56-terra").err
     only = ratecard("models", "o3-pro", "--tier", "tier_2", "--json").document["limits"]
     assert set(only) == {"tier_2"}
     assert only["tier_2"]["tpm"] == 450_000
+
+
+def test_models_of_a_tier(ratecard: Callable[..., Any]) -> None:
+    """`models --tier` lists the models that have limits there, with these; one without says where it has some."""
+    lines = ratecard("models", "--tier", "grow").out.splitlines()
+    assert lines[0].split() == ["model", "rpm", "tpm", "shutdown"]
+    assert "gpt-5.6-luna            30,000  180,000,000" in lines
+    assert not any(line.startswith("o3") for line in lines)
+    documents = ratecard("models", "--tier", "grow", "--json").document
+    assert [one["model"] for one in documents] == [line.split()[0] for line in lines[1:]]
+    assert all(set(one["limits"]) == {"grow"} for one in documents)
+    astra = next(one for one in documents if one["model"] == "gpt-6-astra")
+    assert astra["limits"]["grow"]["pools"] == {"ultrafast": {"tpm": 5_000_000}}
+    assert "ultrafast: tpm 5,000,000" in ratecard("models", "gpt-6-astra").out
+    assert "o3-pro" not in ratecard("models", "--tier", "free").out
+    assert "only in tier_1" in ratecard("models", "o3", "--tier", "grow").err
+    long = ratecard("models", "gpt-4.1", "--tier", "tier_1")
+    assert "above 128,000 input tokens: rpm 100  tpm 200,000" in long.out
 
 
 # -- estimate, ledger, tables ------------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""What a newcomer tries first still works when the models of the first pages are gone."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import time_machine
+
+from pricing.cards import load_cards
+from ratelimit.emulator import Emulator
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+LATER = date(2027, 6, 1)
+"""By then every shutdown that the tables know of has come: o3-pro's on 2026-12-11, gpt-4o's on 2027-01-14."""
+
+
+@pytest.fixture
+def _later() -> Any:
+    with time_machine.travel(datetime(LATER.year, LATER.month, LATER.day, 12, tzinfo=UTC), tick=True):
+        yield
+
+
+def test_later_is_after_every_shutdown() -> None:
+    """When a table learns of a later shutdown, these tests move on with it."""
+    assert all(card.shutdown is None or card.shutdown < LATER for card in load_cards())
+
+
+@pytest.mark.usefixtures("_later")
+def test_the_demo_still_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """`ratecard demo` plays o3-pro after its shutdown, without a warning, and its ledger adds up."""
+    from ratelimit.cli import main
+
+    with pytest.raises(SystemExit) as end, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        main(["demo", "--requests", "3", "--speed", "60", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert end.value.code in (0, None)
+    assert report["model"] == "o3-pro"
+    assert report["ratecard"]["lines"]["done"] == 3
+    assert report["ledger_adds_up"] is True
+
+
+@pytest.mark.usefixtures("_later")
+def test_the_python_of_readme_still_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every block of README runs as pasted, against a local server in the place of OpenAI's, without a warning."""
+    monkeypatch.chdir(tmp_path)
+    with Emulator(limits={"rpm": 1_000, "tpm": 1_000_000}, latency=0) as server, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("OpenAI", "AsyncOpenAI"):
+            real = getattr(openai, name)
+            monkeypatch.setattr(
+                openai, name, lambda real=real, **options: real(base_url=server.url, api_key="x", **options)
+            )
+        names: dict[str, Any] = {}
+        blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        assert len(blocks) == 2
+        for block in blocks:
+            exec(block, names)
+        assert names["answer"].usage.output_tokens > 0
+        assert server.counters()["billed"]["requests"] == 1
+    assert "goes at once" in capsys.readouterr().out
