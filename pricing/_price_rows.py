@@ -28,15 +28,11 @@ _PICO_PER_USD = 10**12
 class _Words:
     """The service tiers and kinds of tokens of a table: its own, or those of the tables it stands on."""
 
-    def __init__(self, root: Mapping[str, Node], below: list[Layer] | None, shipped: bool) -> None:
+    def __init__(self, root: Mapping[str, Node], below: tuple[Layer, ...], shipped: bool) -> None:
         self.tier_of: dict[str, str] = {}
         self.billed_as: dict[str, str] = {}
         self.kinds: tuple[str, ...] = ()
-        if not shipped:
-            table = load_prices()
-            self.tier_of, self.billed_as = dict(table.tier_of), dict(table.billed_as)
-            self.kinds = tuple(table.kinds)
-        for layer in below or ():
+        for layer in () if shipped else below or load_prices().layers:
             self.tier_of |= layer.tier_of
             self.billed_as |= layer.billed_as
             self.kinds += layer.kinds
@@ -56,8 +52,8 @@ class _Words:
         return tuple(dict.fromkeys(self.tier_of.values()))
 
 
-def read_layer(path: str | PathLike[str], cards: CardTable, below: list[Layer] | None, *, overlay: bool) -> Layer:
-    """Read one file. Raises TableError with file, line and key when it is wrong."""
+def read_layer(path: str | PathLike[str], cards: CardTable, below: tuple[Layer, ...], *, overlay: bool) -> Layer:
+    """Read one file: a whole table, or what overlays those below. Raises TableError when it is wrong."""
     from .resources import data_path
 
     required = ("version", "currency", "sources") if overlay else ("version", "currency", "sources", "rows")

@@ -320,5 +320,5 @@ def _why(model: str, service_tier: str | None, at: date, prices: PriceTable) -> 
         return f"no {tier} price row for {model!r}; it has {', '.join(prices.tiers(model))}"
     ended = [row.effective_until for row in rows if row.service_tier == tier and row.effective_until is not None]
     last = max((day for day in ended if day < at), default=None)
-    known = f": the last one known ends on {last}" if last else ""
+    known = f": the last known ends on {last}" if last else ""
     return f"no {tier} price row for {model!r} on {at}{known}"

@@ -173,12 +173,12 @@ class PriceTable:
 
     def __init__(self, layers: Iterable[Layer], version: str, cards: CardTable) -> None:
         self.version = version
-        self._layers = tuple(layers)
+        self.layers = tuple(layers)
         self._cards = cards
         self.tier_of: dict[str, str] = {}
         self.billed_as: dict[str, str] = {}
-        self.kinds = tuple(dict.fromkeys(kind for layer in self._layers for kind in layer.kinds))
-        for layer in self._layers:
+        self.kinds = tuple(dict.fromkeys(kind for layer in self.layers for kind in layer.kinds))
+        for layer in self.layers:
             self.tier_of |= layer.tier_of
             self.billed_as |= layer.billed_as
         self._found: dict[tuple[str, str | None, date], PriceRow | None] = {}
@@ -210,7 +210,7 @@ class PriceTable:
     def rows(self, model: str) -> list[PriceRow]:
         """List every row of a model, history included, by tier and date; those of overlays come last."""
         name = self._name(model)
-        return [row for layer in self._layers for (of, _), rows in layer.rows.items() if of == name for row in rows]
+        return [row for layer in self.layers for (of, _), rows in layer.rows.items() if of == name for row in rows]
 
     def tiers(self, model: str) -> list[str]:
         """List the service tiers a model has prices in."""
@@ -219,7 +219,7 @@ class PriceTable:
     def fee(self, kind: str, model: str, at: date) -> Fee | None:
         """Find what a call of a tool costs on a day, or a session, or storage; None when no fee is known."""
         card = self._cards.named(model)
-        for layer in reversed(self._layers):
+        for layer in reversed(self.layers):
             for fee in reversed(layer.fees):
                 if fee.kind == kind and fee.holds(at) and fee.is_for(card):
                     return fee
@@ -227,12 +227,12 @@ class PriceTable:
 
     def fees(self, at: date) -> list[Fee]:
         """List the fees of a day, those of overlays last."""
-        return [fee for layer in self._layers for fee in layer.fees if fee.holds(at)]
+        return [fee for layer in self.layers for fee in layer.fees if fee.holds(at)]
 
     def uplift(self, model: str) -> int | None:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""
         card = self._cards.named(model)
-        for layer in reversed(self._layers):
+        for layer in reversed(self.layers):
             if layer.uplift is not None and card is not None:
                 if card.model in layer.uplift.models:
                     return layer.uplift.basis_points
@@ -249,7 +249,7 @@ class PriceTable:
             return None
         key = (card.model, self.tier(service_tier))
         above: list[Layer] = []
-        for layer in reversed(self._layers):
+        for layer in reversed(self.layers):
             for row in reversed(layer.rows.get(key, [])):
                 if row.effective_from <= at and (row.effective_until is None or at <= row.effective_until):
                     for other in reversed(above):
@@ -271,10 +271,9 @@ def load_prices(
 
     Raises  TableError with file, line and key when a table is wrong
     """
-    if overlay is None:
-        return _shipped() if path is None else _load(path)
-    files = [overlay] if isinstance(overlay, str | PathLike) else list(overlay)
-    return _load(data_path("prices.yaml") if path is None else path, *files)
+    table = _shipped() if path is None else _load(path)
+    files = [overlay] if isinstance(overlay, str | PathLike) else list(overlay or ())
+    return _overlaid(table, files) if files else table
 
 
 @lru_cache(maxsize=1)
@@ -282,17 +281,22 @@ def _shipped() -> PriceTable:
     return _load(data_path("prices.yaml"))
 
 
-def _load(path: str | PathLike[str], *overlays: str | PathLike[str]) -> PriceTable:
+def _load(path: str | PathLike[str]) -> PriceTable:
     from ._price_rows import read_layer
 
     cards = load_cards()
-    layers = [read_layer(path, cards, None, overlay=False)]
-    for file in overlays:
-        layers.append(read_layer(file, cards, layers, overlay=True))
-    digest = hashlib.sha256()
-    for file in (path, *overlays):
+    layer = read_layer(path, cards, (), overlay=False)
+    return PriceTable([layer], hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12], cards)
+
+
+def _overlaid(table: PriceTable, files: list[str | PathLike[str]]) -> PriceTable:
+    from ._price_rows import read_layer
+
+    layers, digest = list(table.layers), hashlib.sha256(table.version.encode())
+    for file in files:
+        layers.append(read_layer(file, load_cards(), tuple(layers), overlay=True))
         digest.update(Path(file).read_bytes())
-    return PriceTable(layers, digest.hexdigest()[:12], cards)
+    return PriceTable(layers, digest.hexdigest()[:12], load_cards())
 
 
 def _adjusted(row: PriceRow, layer: Layer, at: date) -> PriceRow:

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from pricing.cards import ImageRule, ModelCard, load_cards, resolve
-from pricing.money import Usd
-from pricing.prices import load_prices
+from pricing.prices import PriceTable, load_prices
 
 from ..errors import ConfigError, NotOffered
 from ..limit import KNOWN, Limit
 from ..tiers import TierTable, load_tiers
+from ._prices import describe_prices, price_facts, prices_option
 from ._shared import TIER, Day, print_json
 
 
@@ -24,15 +24,17 @@ from ._shared import TIER, Day, print_json
 @click.argument("model", required=False)
 @click.option("--tier", "only_tier", type=TIER, help="Show the limits of this tier only.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
+@prices_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: str | None, only_tier: str | None, at: date | None, as_json: bool) -> None:
+def command(model: str | None, only_tier: str | None, at: date | None, prices: tuple[str, ...], as_json: bool) -> None:
     """Show a model's card, limits by tier and prices, with dates and sources.
 
     Without MODEL, list the models: all, or those that have limits in --tier, with these.
     """
     today = at or datetime.now(UTC).date()
+    table = load_prices(overlay=prices)
     if model is None:
-        documents = [describe(card, only_tier, today) for card in load_cards()]
+        documents = [describe(card, only_tier, today, table) for card in load_cards()]
         if only_tier:
             documents = [one for one in documents if one["limits"].get(only_tier, {}).get("supported", True)]
             documents = [one for one in documents if one["limits"]]
@@ -49,7 +51,7 @@ def command(model: str | None, only_tier: str | None, at: date | None, as_json: 
         raise ConfigError(f"no card for {model!r}; {hint}")
     if only_tier:
         load_tiers().limits(card.model, only_tier)  # says which tiers have it, where this one has not
-    document = describe(card, only_tier, today)
+    document = describe(card, only_tier, today, table)
     if as_json:
         print_json(document)
         return
@@ -57,23 +59,8 @@ def command(model: str | None, only_tier: str | None, at: date | None, as_json: 
         click.echo(f"{label:<20} {text}")
 
 
-def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, Any]:
+def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable) -> dict[str, Any]:
     """Collect what the tables say of one model on a day; None where no source says anything."""
-    table = load_prices()
-    prices = {}
-    for tier in table.tiers(card.model):
-        row = table.lookup(card.model, tier, today)
-        if row is not None:
-            rates = {kind: _rate(pico) for kind, pico in row.pico_per_token.items()}
-            if row.cached_as_input:
-                rates["cached_input"] = rates["input"]
-            prices[row.service_tier] = {
-                "usd_per_mtok": rates,
-                "cached_input_published": "cached_input" in row.pico_per_token,
-                "effective_from": str(row.effective_from),
-                "row": row.id,
-                "source": str(row.source),
-            }
     return {
         "model": card.model,
         "description": card.description or None,
@@ -100,7 +87,7 @@ def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, A
         "tools": list(card.tools),
         "notes": list(card.notes),
         "conflicts": list(card.conflicts),
-        "prices": prices,
+        "prices": describe_prices(table, card.model, today),
         "limits": _limits(card.model, only_tier, load_tiers()),
         "sources": [str(source) for source in card.sources],
     }
@@ -141,12 +128,6 @@ def _numbers(limits: tuple[Limit, ...], queue: int | None) -> dict[str, Any]:
     return row if queue is None else {**row, "batch_queue_tokens": queue}
 
 
-def _rate(pico_per_token: int) -> str:
-    """A price per million tokens to its last digit, with two decimals at least."""
-    whole, _, part = str(Usd(pico_per_token * 1_000_000)).partition(".")
-    return f"{whole}.{part:0<2}"
-
-
 def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[str]:
     """The list for people: a line per model, numbers to the right, "-" where no source says anything."""
     if only_tier:
@@ -175,11 +156,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         label = key.replace("_", " ")
         if key == "prices":
-            for tier, row in value.items():
-                rates = "  ".join(f"{kind} ${rate}" for kind, rate in row["usd_per_mtok"].items())
-                note = "" if row["cached_input_published"] else ", none published for cached input"
-                yield f"price {tier}", f"{rates}  per 1M tokens, since {row['effective_from']}{note}"
-                yield "", f"({row['source']})"
+            yield from price_facts(value)
         elif key == "limits":
             for tier, row in value.items():
                 if row.get("supported") is False:
