@@ -45,7 +45,7 @@ LONGEST_WAIT_S = 10 * 365 * 86_400
 class Limiter:
     """The limits of one account, obeyed. Share one per account, whatever mixes of threads and event loops use it.
 
-    tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"); or
+    tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"), with its separate pools; or
     limits     your own: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model; values
                are whole numbers per period or Limit objects. Each takes the place of the limit of the same name, be it
                the tier's or the one for every model; the others stay in force.

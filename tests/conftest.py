@@ -1,4 +1,4 @@
-"""For all tests: `--on 2027-06-01` runs them as if it were that day, so that no test waits for a model to be shut down."""
+"""For all tests: `--on 2027-06-01` runs them as if it were that day, so that none fails when it comes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from datetime import UTC, date, datetime
@@ -33,21 +32,6 @@ def test_later_is_after_every_shutdown() -> None:
 
 
 @pytest.mark.usefixtures("_later")
-def test_the_demo_still_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """`ratecard demo` plays o3-pro after its shutdown, without a warning, and its ledger adds up."""
-    from ratelimit.cli import main
-
-    with pytest.raises(SystemExit) as end, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        main(["demo", "--requests", "3", "--speed", "60", "--json"])
-    report = json.loads(capsys.readouterr().out)
-    assert end.value.code in (0, None)
-    assert report["model"] == "o3-pro"
-    assert report["ratecard"]["lines"]["done"] == 3
-    assert report["ledger_adds_up"] is True
-
-
-@pytest.mark.usefixtures("_later")
 def test_the_python_of_readme_still_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,5 +50,5 @@ def test_the_python_of_readme_still_runs(
         for block in blocks:
             exec(block, names)
         assert names["answer"].usage.output_tokens > 0
-        assert server.counters()["billed"]["requests"] == 1
+        assert server.counters()["admitted"] == 1
     assert "goes at once" in capsys.readouterr().out
