@@ -8,8 +8,8 @@ the same round. CPU time, one thread.
     python benchmarks/cost.py [--rounds 30] [--calls 2000] [--json]
 
 Floor in the same run: the three multiplications in whole numbers. tokencost multiplies and no more: two calls, for
-input and output, and no cached tokens. None of them dates its prices by the day of the call but genai-prices; none says which
-row priced it; and none is exact but genai-prices and tokencost. What is not installed is left out.
+input and output, and no cached tokens. Of the others only genai-prices prices a call by its day, none says which row
+priced it, and litellm counts in floats. What is not installed is left out.
 """
 
 from __future__ import annotations
