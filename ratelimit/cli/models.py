@@ -139,7 +139,9 @@ def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[s
         for one in documents:
             rates = one["prices"].get("standard", {}).get("usd_per_mtok", {})
             sizes = (one["context_window"], one["max_output_tokens"])
-            rows.append([one["model"], *sizes, rates.get("input"), rates.get("output")])
+            minute = one["prices"].get("standard", {}).get("usd_per_minute")
+            read = f"{minute}/min" if minute else rates.get("input")
+            rows.append([one["model"], *sizes, read, rates.get("output")])
     shown = [head] + [[f"{cell:,}" if type(cell) is int else cell or "-" for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in shown) for place in range(len(head))]
     for row, document in zip(shown, [{"shutdown": "shutdown"}, *documents], strict=True):
