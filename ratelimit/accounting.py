@@ -200,9 +200,8 @@ class Accountant:
             kind = "input" if row is None else dearest_input(row, call.body)
             counts: dict[str, Any] = {"output_tokens": seen, "reasoning_tokens": output - seen}
             counts[f"{kind}_tokens"] = max(read, guess.input.high)
-            return Usage(
-                **counts
-            ), f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
+            why = f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
+            return Usage(**counts), why
         if not seen:
             return None, f"{what}; counted at its estimate"
         if hides:

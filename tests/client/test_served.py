@@ -149,7 +149,7 @@ def test_a_budget_holds_what_a_cache_write_may_cost(ledger: Ledger, body: dict[s
 
 @pytest.mark.parametrize("ttl", [None, "12h"])
 def test_a_reply_without_usage_is_charged_what_was_held(ttl: str | None) -> None:
-    """Under a budget a reply that tells no usage costs its worst case: written to the cache, and for as long as asked."""
+    """Under a budget a reply without a usage costs its worst case: written to the cache, for as long as asked."""
     body: dict[str, Any] = {"model": "gpt-6-sol", "input": "word " * 1_000, "max_output_tokens": 16}
     body |= {"service_tier": "default", **({"prompt_cache_options": {"ttl": ttl}} if ttl else {})}
     ledger = Ledger()
