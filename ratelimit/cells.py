@@ -59,7 +59,7 @@ class Window:
 
     What conforms to it conforms to a server with fixed windows too, wherever their edges lie. A charge leaves the
     window whole, `window_us` after it acted, and so much later as its request may have been late: the slack, or less
-    once its reply shows that it had arrived by then.
+    once its reply shows that it had arrived by then; and earlier, once its reply tells the edge at which all is free.
     """
 
     __slots__ = ("_charges", "_seq", "_sum_us", "closed_until_us", "slack_us", "slack_wanted_us", "window_us")
@@ -67,7 +67,8 @@ class Window:
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
         self.slack_us = self.slack_wanted_us = 0
-        self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number, late_us], oldest first
+        # [act_us, charge_us, number, late_us], oldest first; it leaves a window after it acted, and late_us later
+        self._charges: deque[list[int]] = deque()
         self._sum_us = 0
         self._seq = 0
         self.closed_until_us = 0
@@ -104,6 +105,12 @@ class Window:
         entry = self._find(number)
         if entry is not None:
             entry[3] = min(entry[3], max(0, by_us - entry[0]))
+
+    def clears(self, number: int, by_us: int) -> None:
+        """Learn that the server counts a charge no longer at this instant."""
+        entry = self._find(number)
+        if entry is not None:
+            entry[3] = min(entry[3], by_us - entry[0] - self.window_us)
 
     def refund(self, number: int, back_us: int) -> int:
         entry = self._find(number)

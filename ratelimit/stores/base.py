@@ -104,6 +104,9 @@ class Store(Protocol):
     def arrived(self, booking: Booking, ago_us: int) -> None:
         """Learn that the request of a booking had reached the server `ago_us` before now."""
 
+    def clears(self, booking: Booking, place: int, within_us: int) -> None:
+        """Learn that what a booking took of the limit at this place is free again within so long."""
+
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         """Learn that the server's bucket holds at least this backlog now. Observations only tighten.
 

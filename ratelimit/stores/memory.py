@@ -124,6 +124,12 @@ class MemoryStore:
                 if isinstance(cell, Window):
                     cell.arrived(number, by_us)
 
+    def clears(self, booking: Booking, place: int, within_us: int) -> None:
+        with self._lock:
+            cell, number, _ = booking.place[place]
+            if isinstance(cell, Window):
+                cell.clears(number, self._now_us() + within_us)
+
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         with self._lock:
             cell = self._cells.get(key)
