@@ -114,6 +114,8 @@ class Reservation(Booking):
 
     def told(self, edges_us: Mapping[str, int]) -> None:
         """Learn when the server's windows are empty again: µs from now, by name of the limit."""
+        if not self.gate.edges:
+            return
         for place, limit in enumerate(self.lane.limits):
             if limit.window and limit.name in edges_us and self.charges_us[place]:
                 self.gate.store.clears(self, place, edges_us[limit.name])

@@ -92,6 +92,12 @@ class Store(Protocol):
           knows, because slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
+    def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
+        """Say, per limit, how much others may be charged now without delaying a booking that waits so long.
+
+        → µs; ≤ 0 for nothing. It is a hint: whoever is to take it asks `reserve`, with the booking as `ahead`
+        """
+
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
