@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
@@ -12,7 +13,11 @@ from .usage import MOST, Usage, is_count, with_tools
 MOST_SUMMED = 10**15
 """The same bound for rows that sum the requests of a day or a month, for bytes and for µs."""
 
+MOST_KINDS = 20
+"""Kinds of tokens that are told apart in one usage; there are six."""
+
 US_PER_S = 1_000_000
+_KIND = re.compile("[a-z0-9_]{1,40}")
 _ABSENT = object()
 _SIDES = (
     ("input_tokens", "output_tokens", ("input_tokens_details", "input_token_details"), "output"),
@@ -63,7 +68,7 @@ def _input(total: int, details: Mapping[str, Any], notes: list[str]) -> dict[str
     written = _part(details, "cache_write_tokens", total - cached, "uncached input", notes)
     special = ("cached_tokens", "cache_write_tokens", "text_tokens")
     fresh = {"": total}
-    for kind in _kinds(details, special):
+    for kind in _kinds(details, special, notes):
         fresh[kind] = _part(details, f"{kind}_tokens", fresh[""], "remaining input", notes)
         fresh[""] -= fresh[kind]
     _compare_text(details, fresh[""], "input", notes)
@@ -95,10 +100,10 @@ def _writes(written: int, details: Any, notes: list[str]) -> dict[str, int]:
     counts = {"cache_write_tokens": written}
     if not isinstance(details, Mapping):
         return counts
-    for key in details:
-        if key.startswith("ttl_") and key.endswith("_tokens") and key != "ttl_30m_tokens":
-            part = _part(details, key, counts["cache_write_tokens"], "cache write", notes)
-            counts[f"cache_write_{key[4:]}"] = part
+    for kind in _kinds(details, ("ttl_30m_tokens",), notes):
+        if kind.startswith("ttl_"):
+            part = _part(details, f"{kind}_tokens", counts["cache_write_tokens"], "cache write", notes)
+            counts[f"cache_write_{kind[4:]}_tokens"] = part
             counts["cache_write_tokens"] -= part
     return counts
 
@@ -106,7 +111,7 @@ def _writes(written: int, details: Any, notes: list[str]) -> dict[str, int]:
 def _output(total: int, details: Mapping[str, Any], notes: list[str]) -> dict[str, int]:
     reasoning = _part(details, "reasoning_tokens", total, "output", notes)
     counts = {"output_tokens": total - reasoning, "reasoning_tokens": reasoning}
-    for kind in _kinds(details, ("reasoning_tokens", "text_tokens")):
+    for kind in _kinds(details, ("reasoning_tokens", "text_tokens"), notes):
         part = _part(details, f"{kind}_tokens", counts["output_tokens"], "remaining output", notes)
         counts[f"output_{kind}_tokens"] = part
         counts["output_tokens"] -= part
@@ -115,13 +120,17 @@ def _output(total: int, details: Mapping[str, Any], notes: list[str]) -> dict[st
     return counts
 
 
-def _kinds(details: Mapping[str, Any], special: Iterable[str]) -> list[str]:
+def _kinds(details: Mapping[str, Any], special: Iterable[str], notes: list[str]) -> list[str]:
     """The kinds of tokens that details tell apart, those that nobody knew before included."""
-    return [
+    kinds = [
         key.removesuffix("_tokens")
         for key, value in details.items()
-        if key.endswith("_tokens") and key not in special and value is not None and len(key) <= 64
+        if key.endswith("_tokens") and key not in special and value is not None
     ]
+    known = [kind for kind in kinds if _KIND.fullmatch(kind)][:MOST_KINDS]
+    if len(known) < len(kinds):
+        notes.append(f"{len(kinds) - len(known)} parts have names that a ledger does not keep: counted as text")
+    return known
 
 
 def _compare_text(details: Mapping[str, Any], left: int, side: str, notes: list[str]) -> None:

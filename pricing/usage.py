@@ -79,17 +79,13 @@ class Usage:
     def total_input(self) -> int:
         """All input tokens, however they were read."""
         total = self.input_tokens + self.cached_input_tokens + self.cache_write_tokens
-        return total + self._more(True) if self.extra else total
+        return total + tokens_of(self.extra)[0] if self.extra else total
 
     @property
     def total_output(self) -> int:
         """All output tokens, visible or not."""
         total = self.output_tokens + self.reasoning_tokens
-        return total + self._more(False) if self.extra else total
-
-    def _more(self, read: bool) -> int:
-        tokens = (item for item in self.extra.items() if item[0].endswith("_tokens") and "/" not in item[0])
-        return sum(count for name, count in tokens if name.startswith(INPUT) is read)
+        return total + tokens_of(self.extra)[1] if self.extra else total
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name: the five fields always, of the others those that are not 0."""
@@ -150,6 +146,13 @@ class Usage:
         from ._usage_shapes import read_reply
 
         return read_reply(reply)
+
+
+def tokens_of(counts: Mapping[str, int]) -> tuple[int, int]:
+    """Sum counts by name, as a Usage or a ledger's entry has them: tokens the model read, and tokens it wrote."""
+    tokens = {name: count for name, count in counts.items() if name.endswith("_tokens") and "/" not in name}
+    read = sum(count for name, count in tokens.items() if name.startswith(INPUT))
+    return read, sum(tokens.values()) - read
 
 
 def _common(usage: dict[str, Any]) -> Usage | None:

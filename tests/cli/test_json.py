@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pricing.ledger import Totals
+from pricing.peers import Comparison, Disagreement, Place
+from ratelimit.cli import tables
 from ratelimit.emulator import Emulator
 
 AT = "2026-08-01"
@@ -87,6 +92,14 @@ def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., A
     assert document["stopped_by"] == "auth"
     check("ratecard run", document)
     check("ratecard ledger report", ratecard("ledger", "report", "out.jsonl.costs.db", "--json").document)
+
+
+def test_diff_s_keys_are_documented(ratecard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project with a price that is not ours."""
+    place = Place("o3", "standard", "input")
+    found = [Comparison("litellm", "0", 1, [Disagreement(place, None, Decimal(1))])]
+    monkeypatch.setattr(tables, "compare", lambda *_: found)
+    check("ratecard tables diff", ratecard("tables", "diff", "--json").document)
 
 
 def test_demo_s_keys_are_documented(spawn: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.usage import FIELDS, Usage
+from pricing.usage import FIELDS, Usage, tokens_of
 
 CHAT = {
     "prompt_tokens": 12_345,
@@ -368,6 +368,17 @@ def test_usages_add_up(several: list[dict[str, int]]) -> None:
     for name in (*FIELDS, "input_audio_tokens", "images"):
         assert total.as_dict().get(name, 0) == sum(one.get(name, 0) for one in several)
     assert total == Usage(**total.as_dict())
+
+
+def test_names_that_a_ledger_does_not_keep_are_counted_as_text() -> None:
+    """A server's own words as names, and more kinds than there can be, are neither kept nor taken off the input."""
+    many = {f"kind{number}_tokens": 1 for number in range(30)}
+    usage = Usage.from_response({"input_tokens": 100, "input_tokens_details": {"Dear Sir, _tokens": 7, **many}})
+    assert usage is not None
+    assert usage.total_input == 100
+    assert len(usage.extra) == 20
+    assert usage.notes == ("11 parts have names that a ledger does not keep: counted as text",)
+    assert tokens_of(usage.as_dict()) == (100, 0)
 
 
 def test_a_sum_needs_usages() -> None:
