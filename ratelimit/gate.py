@@ -34,6 +34,7 @@ class Gate:
     told_us   µs    when the server last showed a limit that is not larger than the one in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
+    served          gate by service tier, for those that have a pool of their own
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
@@ -49,6 +50,7 @@ class Gate:
         "ramp_name",
         "ramp_us",
         "seen",
+        "served",
         "signals",
         "slowed_us",
         "store",
@@ -69,6 +71,7 @@ class Gate:
         self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
+        self.served: dict[str, Gate] = {}
         self.seen: dict[str, int] = {}
         self.lane = lane
         store.open(lane)
