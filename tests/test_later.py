@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,14 @@ def test_the_python_of_readme_still_runs(
     monkeypatch.chdir(tmp_path)
     with Emulator(limits={"rpm": 1_000, "tpm": 1_000_000}, latency=0) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
+        clients: list[Any] = []
+
+        def ours(real: Any) -> Any:
+            clients.append(real(base_url=server.url, api_key="x"))
+            return clients[-1]
+
         for name in ("OpenAI", "AsyncOpenAI"):
-            real = getattr(openai, name)
-            monkeypatch.setattr(
-                openai, name, lambda real=real, **options: real(base_url=server.url, api_key="x", **options)
-            )
+            monkeypatch.setattr(openai, name, partial(ours, getattr(openai, name)))
         names: dict[str, Any] = {}
         blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
         assert len(blocks) == 2
@@ -51,4 +55,5 @@ def test_the_python_of_readme_still_runs(
             exec(block, names)
         assert names["answer"].usage.output_tokens > 0
         assert server.counters()["admitted"] == 1
+        clients[0].close()  # the only one that sent anything
     assert "goes at once" in capsys.readouterr().out
