@@ -310,6 +310,7 @@ def test_a_long_price_that_nobody_states_is_unpriced(model: str, tier: str | Non
         ({"usage": Usage(0, output_rejected_prediction_tokens=10), "model": "gpt-4o"}, "100"),
         ({"usage": Usage(0, web_search_calls=3, file_search_calls=2), "model": "o3"}, "35000"),
         ({"usage": Usage(0, web_search_preview_calls=1), "model": "o3"}, "10000"),
+        ({"usage": Usage(0, web_search_preview_calls=1), "model": "gpt-4o-mini"}, "25000"),
         ({"usage": Usage(0, code_interpreter_sessions=1, code_interpreter_sessions_64g=1), "model": "o3"}, "1950000"),
         ({"usage": Usage(0, storage_byte_days=3 * 2**30), "model": "o3"}, "300000"),
         ({"usage": Usage(5, **{"gpt-image-2/output_image_tokens": 100}), "model": "gpt-6-sol"}, "3010"),
