@@ -221,9 +221,11 @@ class PriceTable:
                     return fee
         return None
 
-    def fees(self, at: date) -> list[Fee]:
-        """List the fees of a day, those of overlays last."""
-        return [fee for layer in self.layers for fee in layer.fees if fee.holds(at)]
+    def fees(self, model: str, at: date) -> list[Fee]:
+        """List what tools and storage cost with a model on a day."""
+        kinds = dict.fromkeys(fee.kind for layer in self.layers for fee in layer.fees)
+        found = (self.fee(kind, model, at) for kind in kinds)
+        return [fee for fee in found if fee is not None]
 
     def uplift(self, model: str) -> int | None:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""
