@@ -32,6 +32,7 @@ class Gate:
     slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
     edges           the server's resets are taken for the edges of its windows; not once a window has refused anything
     told_us   µs    when the server last showed a limit that is not larger than the one in force
+    lowered_us µs   by limit: when a smaller one of the server was put in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     served          gate by service tier, for those that have a pool of their own
@@ -46,6 +47,7 @@ class Gate:
         "line",
         "longer",
         "look_us",
+        "lowered_us",
         "odd",
         "ramp_name",
         "ramp_us",
@@ -68,6 +70,7 @@ class Gate:
         self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
         self.ramp_name = ""
         self.odd: dict[str, int] = {}
+        self.lowered_us: dict[str, int] = {}
         self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
