@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from .cells import room_us
 from .clock import US_PER_S, Clock
+from .context import CURRENT, Deadline
 from .demand import Demand
-from .errors import NeverFits, WouldWait
+from .errors import DeadlineExceeded, NeverFits, WouldWait
 from .events import Signals
 from .limit import Limit
 from .line import PATIENCE_US, Line
@@ -17,8 +18,6 @@ from .stores.base import Claim, Lane, Store
 from .ticket import Ticket
 
 COLLECT_EVERY_S = 5.0
-UNKNOWN_US = US_PER_S
-"""When to try again where nobody knows when there will be room: a slot is freed by the end of a request."""
 TOLD_FOR_US = 600 * US_PER_S
 """How long a limit that the server has shown refuses what is larger, without another reply that shows it."""
 
@@ -134,12 +133,24 @@ class Gate:
         longest_us = max(waits_us)
         return longest_us, claim.lane.limits[waits_us.index(longest_us)].name
 
+    def patient_us(self, deadline: Deadline, priority: str, max_wait_us: int | None) -> int:
+        """How long a request may wait (µs): as long as max_wait says, and not beyond the deadline of its block.
+
+        Raises  DeadlineExceeded when that has passed
+        """
+        left_us = deadline.left_us()
+        if left_us < 0:
+            self._refused(priority, "")
+            raise DeadlineExceeded(limit=self.lane.name, retry_after_s=None, left_s=left_us / US_PER_S)
+        return left_us if max_wait_us is None else min(max_wait_us, left_us)
+
     def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
             wait_us, name = self.wait_us(claim, self.line.ahead_us(claim, priority))
             if wait_us > max_wait_us:
-                raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
+                self._refused(priority, name)
+                raise self._would_wait(name, wait_us, max_wait_us, max_wait_us)
 
     def patience_us(self, ticket: Ticket, wait_us: int, exact: bool, max_wait_us: int | None) -> int:
         """How long to sleep now: what the store said, or until it is worth looking who is first.
@@ -160,12 +171,22 @@ class Gate:
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
         if (exact and wait_us > left_us) or left_us < 0:
             foreseen_us, name = self.wait_us(ticket.claim, (0,) * len(ticket.claim.charges_us))
-            raise WouldWait(
-                limit=name if foreseen_us else self.tightest(ticket.claim),
-                retry_after_s=(max(wait_us, foreseen_us) or UNKNOWN_US) / US_PER_S,
-                max_wait_s=max_wait_us / US_PER_S,
-            )
+            limit = name if foreseen_us else self.tightest(ticket.claim)
+            raise self._would_wait(limit, max(wait_us, foreseen_us), max_wait_us, left_us)
         return min(pause_us, left_us + 1)
+
+    def _would_wait(self, limit: str, wait_us: int, max_wait_us: int, left_us: int) -> WouldWait:
+        """Say that a wait is too long: for the deadline, where that comes first, or for max_wait (`left_us` of it)."""
+        retry_after_s = wait_us / US_PER_S if wait_us else None
+        deadline = CURRENT.get().deadline
+        if deadline is not None and (until_us := deadline.left_us()) <= left_us:
+            return DeadlineExceeded(limit=limit, retry_after_s=retry_after_s, left_s=until_us / US_PER_S)
+        return WouldWait(limit=limit, retry_after_s=retry_after_s, max_wait_s=max_wait_us / US_PER_S)
+
+    def _refused(self, priority: str, limit: str) -> None:
+        """Tell listeners that a request was refused before it stood in line."""
+        if self.signals.listeners:
+            self.signals.emit("gave_up", self.clock.now_us(), self.lane.name, limit, priority=priority, waited_us=0)
 
     def _collect(self, ticket: Ticket) -> None:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""

@@ -9,7 +9,6 @@ silence is safe.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
-from .clock import US_PER_S, Clock
+from .clock import US_PER_S, Clock, is_number, read_wait_us
 from .context import CURRENT
 from .demand import Demand, demand
 from .errors import ConfigError, RatecardWarning
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from pricing.tokens import Count
 
 PreflightPolicy = Literal["raise", "warn", "off"]
-LONGEST_WAIT_S = 10 * 365 * 86_400
 
 
 class Limiter:
@@ -87,7 +85,7 @@ class Limiter:
             raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
         if not isinstance(policy, str) or policy not in POLICIES:
             raise ConfigError(f"unknown admission policy {policy!r}; known: {', '.join(POLICIES)}")
-        if not _is_number(headroom) or not 0 <= headroom < 1:
+        if not is_number(headroom) or not 0 <= headroom < 1:
             raise ConfigError(f"headroom is a share of the limit, 0 ≤ headroom < 1, not {headroom!r}")
         if max_queue is not None and (type(max_queue) is not int or max_queue < 0):
             raise ConfigError(f"max_queue is a whole number of waiting requests, not {max_queue!r}")
@@ -163,7 +161,8 @@ class Limiter:
         max_wait                  s    overrides the limiter's own
         priority                       the class it waits in
 
-        Raises  WouldWait when admission would take longer than max_wait; NeverFits when no waiting would help;
+        Raises  WouldWait when admission would take longer than max_wait, DeadlineExceeded (a WouldWait) when it would
+                come after the deadline of the block (ratelimit.context.deadline); NeverFits when no waiting would help;
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
@@ -193,6 +192,8 @@ class Limiter:
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
         rank = self.priorities.named(priority)
+        if (deadline := CURRENT.get().deadline) is not None:
+            max_wait_us = gate.patient_us(deadline, rank.priority, max_wait_us)
         reservation = Reservation(gate, *admit(gate, demand, rank, max_wait_us), demand)
         if self.signals.listeners:
             self._admitted(reservation, rank)
@@ -203,6 +204,8 @@ class Limiter:
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
         rank = self.priorities.named(priority)
+        if (deadline := CURRENT.get().deadline) is not None:
+            max_wait_us = gate.patient_us(deadline, rank.priority, max_wait_us)
         reservation = Reservation(gate, *await admit_async(gate, demand, rank, max_wait_us), demand)
         if self.signals.listeners:
             self._admitted(reservation, rank)
@@ -378,10 +381,4 @@ class Limiter:
 
 def wait_us(max_wait: float) -> int:
     """Read max_wait (s) as µs. Raises ConfigError when it is no number of seconds."""
-    if not _is_number(max_wait) or not 0 <= max_wait < LONGEST_WAIT_S:
-        raise ConfigError(f"max_wait is a number of seconds, 0 or more, or None for no bound, not {max_wait!r}")
-    return round(max_wait * US_PER_S)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return read_wait_us("max_wait", max_wait)
