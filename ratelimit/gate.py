@@ -181,7 +181,9 @@ class Gate:
         deadline = CURRENT.get().deadline
         if deadline is not None and (until_us := deadline.left_us()) <= left_us:
             return DeadlineExceeded(limit=limit, retry_after_s=retry_after_s, left_s=until_us / US_PER_S)
-        return WouldWait(limit=limit, retry_after_s=retry_after_s, max_wait_s=max_wait_us / US_PER_S)
+        max_wait_s = max_wait_us / US_PER_S
+        bound = f"max_wait ({max_wait_s:g} s) is over" if left_us < 0 else ""
+        return WouldWait(limit=limit, retry_after_s=retry_after_s, max_wait_s=max_wait_s, bound=bound)
 
     def _refused(self, priority: str, limit: str) -> None:
         """Tell listeners that a request was refused before it stood in line."""
@@ -223,11 +225,14 @@ class Gate:
         )
 
     def tightest(self, claim: Claim) -> str:
-        """The name of the limit that makes this claim wait."""
+        """The name of the limit that makes this claim wait: the one it exceeds by most, or else would fill most."""
         lane = claim.lane
-        over = [
-            (self.store.backlog_us(key) + charge_us - limit.burst_us, -place)
-            for place, (limit, key, charge_us) in enumerate(zip(lane.limits, lane.keys, claim.charges_us, strict=True))
-            if charge_us
-        ]
-        return lane.limits[-max(over, default=(0, 0))[1]].name
+        most, tightest = (-1, -1), lane.limits[0]
+        for limit, key, charge_us in zip(lane.limits, lane.keys, claim.charges_us, strict=True):
+            if charge_us:
+                filled_us, burst_us = self.store.backlog_us(key) + charge_us, limit.burst_us
+                # Slots and bucket time have no common measure; the part that is filled is one.
+                over = (max(0, filled_us - burst_us), filled_us * 1_000_000 // burst_us)
+                if over > most:
+                    most, tightest = over, limit
+        return tightest.name
