@@ -20,11 +20,11 @@ from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock, is_number, read_wait_us
 from .context import CURRENT
 from .demand import Demand, demand
-from .errors import ConfigError, RatecardWarning
+from .errors import ConfigError, NotOffered, RatecardWarning
 from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
-from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
+from .limit import Limit, Limits, OwnLimits, Pools, canonical, read_pools, replaced
 from .line import Classes, Line, Priorities, Rank
 from .outputs import Kind, Outputs
 from .reservation import Admission, Reservation, check
@@ -126,6 +126,15 @@ class Limiter:
                 warnings.warn(
                     f"{tier} is a tier of the scheme that ended on {scheme.effective_until}; since then there are "
                     f"{', '.join(newer.tiers)}. Its limits are used as they were: compare them with your account's",
+                    RatecardWarning,
+                    stacklevel=2,
+                )
+        for pool in self._pools:
+            lost = [model for model in sorted(pool.models or ()) if not self._knows(model)]
+            if lost and preflight != "off":
+                warnings.warn(
+                    f"pool {pool.name}: no limits are known for {', '.join(lost)}, so no request for it can pass; "
+                    "is it the model's name?",
                     RatecardWarning,
                     stacklevel=2,
                 )
@@ -329,10 +338,10 @@ class Limiter:
 
     def _open(self, model: str) -> Gate:
         name, full = self._find(model)
-        if not full:
-            raise ConfigError(f"no limits are known for {name}")
-        pools = [pool for pool in self._pools if pool.models is None or name in pool.models or model in pool.models]
+        pools = [pool for pool in self._pools if pool.models is None or name in pool.models]
         shared = [(limit.name, limit) for pool in pools if pool.above is None for limit in pool.limits]
+        if not full and not shared:
+            raise ConfigError(f"no limits are known for {name}")
         gate = self._gate(name, name, [(f"{name}:{limit.name}", limit) for limit in full] + shared)
         longer = []
         for pool in pools:
@@ -355,11 +364,8 @@ class Limiter:
         return gate
 
     def _find(self, model: str) -> tuple[str, tuple[Limit, ...]]:
-        from pricing.cards import resolve
-
-        card = resolve(model)
-        name = card.model if card else model
-        own = self._own.of(model, name)
+        name = canonical(model)
+        own = self._own.of(name)
         if self.tier is None:
             if not own and self._own.by_model:
                 raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {model!r}")
@@ -371,6 +377,13 @@ class Limiter:
             if not own:
                 raise
             return name, own  # the table has no limits for it, somebody else has
+
+    def _knows(self, model: str) -> bool:
+        try:
+            self._find(model)
+        except (ConfigError, NotOffered):
+            return False
+        return True
 
     def _reduced(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         if not self._headroom_ppm:

@@ -210,6 +210,39 @@ def test_limits_may_differ_by_model() -> None:
         limiter.reserve(model="o3")
 
 
+@pytest.mark.parametrize("given", ["o3", "o3-2025-04-16"])
+@pytest.mark.parametrize("first", ["o3", "o3-2025-04-16"])
+def test_a_model_and_its_snapshot_mean_one_lane_whoever_asks_first(given: str, first: str) -> None:
+    """Limits and pools bind by the model, not by the name that they or the first request happened to use."""
+    limiter = ratelimit.Limiter(
+        limits={"rpm": 9, given: {"rpm": 2}}, pools={"family": {"tpm": 50, "models": [given]}}, clock=ManualClock()
+    )
+    limiter.reserve(model=first)
+    for name in ("o3-2025-04-16", "o3"):
+        assert limiter.gate(name) is limiter.gate(first)
+        assert {limit.name: limit.capacity for limit in limiter.limits(name)} == {"rpm": 2, "family-tpm": 50}
+    same = {"o3": {"rpm": 2}, "o3-2025-04-16": {"rpm": 2}}
+    assert [limit.capacity for limit in ratelimit.Limiter(limits=same).limits("o3")] == [2]
+
+
+def test_a_pool_for_a_model_that_nobody_can_ask_for_is_told() -> None:
+    """A name without limits of its own is a misspelling as a rule: one warning says so; a model of any name that has
+    limits is nobody's business, and pools alone are limits enough."""
+    pools = {"family": {"tpm": 7, "models": ["o3", "o3-por"]}}
+    for known in ({"tier": "tier_1"}, {"limits": {"o3": {"rpm": 5}}}):
+        with pytest.warns(
+            ratelimit.RatecardWarning, match="pool family: no limits are known for o3-por, so no request"
+        ):
+            ratelimit.Limiter(**known, pools=pools, at=date(2026, 9, 15))
+    ratelimit.Limiter(limits={"rpm": 5}, pools=pools)
+    limiter = ratelimit.Limiter(limits={"o3": {"rpm": 5}, "o3-por": {"rpm": 5}}, pools=pools)
+    assert [limit.name for limit in limiter.limits("o3-por")] == ["rpm", "family-tpm"]
+    limiter = ratelimit.Limiter(pools=pools)
+    assert [limit.name for limit in limiter.limits("o3-por")] == ["family-tpm"]
+    with pytest.raises(ratelimit.ConfigError, match="no limits are known for o3-mini"):
+        limiter.reserve(model="o3-mini")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
