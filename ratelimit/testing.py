@@ -7,12 +7,14 @@ import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from .clock import US_PER_S
 from .stores.base import Booking, Lane, Store
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START_US = 1_000_000 * US_PER_S
 """Virtual clocks start a long time after zero, so that a bucket never used counts as full."""
@@ -85,7 +87,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_us / US_PER_S
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self._jumping.threads += 1
         future.add_done_callback(self._back)
