@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import date
 from typing import Any
 
 import openai
@@ -16,7 +15,7 @@ from ratelimit.emulator import Emulator
 from ratelimit.headers import Observation
 from ratelimit.testing import ManualClock
 
-DAY = date(2026, 9, 15)
+from .replies import DAY
 
 
 @pytest.fixture
