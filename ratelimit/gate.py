@@ -15,9 +15,15 @@ from .events import Signals
 from .limit import Limit
 from .line import PATIENCE_US, Line
 from .stores.base import Booking, Lane, Store
+from .stores.memory import MAX_SLACK_US
 from .ticket import Ticket
 
 COLLECT_EVERY_S = 5.0
+ENOUGH_REPLIES = 20
+"""After so many replies it is known how late requests reach the server."""
+OPENING_US = 2_000
+"""What it takes to open a connection, and so by how much each of a crowd delays those behind it (measured: 1.7 ms)."""
+COUNTED_BY = 16
 TOLD_FOR_US = 600 * US_PER_S
 """How long a limit that the server has shown refuses what is larger, without another reply that shows it."""
 
@@ -32,12 +38,14 @@ class Gate:
     told_us   µs    when the server last showed a limit that is not larger than the one in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
+    sent, heard     requests that went out, and replies that came, until there are ENOUGH_REPLIES
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
     __slots__ = (
         "clock",
         "full",
+        "heard",
         "lane",
         "line",
         "longer",
@@ -46,6 +54,7 @@ class Gate:
         "ramp_name",
         "ramp_us",
         "seen",
+        "sent",
         "signals",
         "slowed_us",
         "store",
@@ -62,6 +71,7 @@ class Gate:
         self.full = self.table = full
         self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
         self.ramp_name = ""
+        self.sent = self.heard = 0
         self.odd: dict[str, int] = {}
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
@@ -136,6 +146,27 @@ class Gate:
         waits_us = self.waits_us(booking, ahead_us)
         longest_us = max(waits_us)
         return longest_us, booking.lane.limits[waits_us.index(longest_us)].name
+
+    def going(self) -> None:
+        """Count a request that is about to go out while nothing is known of its way.
+
+        A crowd that finds no connection open arrives late, and together: the margin is as large as the crowd is until
+        replies tell. Nothing is lost by that, for what is kept back goes as soon as they do.
+        """
+        self.sent += 1
+        if self.sent % COUNTED_BY == 0:
+            self._brace(min(self.sent * OPENING_US, MAX_SLACK_US))
+
+    def told(self) -> None:
+        """Count a reply; after enough of them the margin is what they have shown."""
+        self.heard += 1
+        if self.heard == ENOUGH_REPLIES and self.sent >= COUNTED_BY:
+            self._brace(0)
+            self.line.nudge()
+
+    def _brace(self, slack_us: int) -> None:
+        for key in self.lane.keys:
+            self.store.brace(key, slack_us)
 
     def patient_us(self, deadline: Deadline, priority: str, max_wait_us: int | None) -> int:
         """How long a request may wait (µs): as long as max_wait says, and not beyond the deadline of its block.
