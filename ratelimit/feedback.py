@@ -74,8 +74,10 @@ class Feedback:
         elif refusal.kind == "slow_down":
             self._slow_down(gate, now_us)
             self.cool_down(gate, early_us)
-        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
-            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large":
+            gate.edges = False  # somebody's resets may mean something else; then windows are left when ours say so
+            if not self._known(gate, refusal, early_us):
+                self.cool_down(gate, early_us)
         gate.line.nudge()
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:

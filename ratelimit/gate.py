@@ -35,6 +35,7 @@ class Gate:
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
     slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
+    edges           the server's resets are taken for the edges of its windows; not once a window has refused anything
     told_us   µs    when the server last showed a limit that is not larger than the one in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
@@ -44,6 +45,7 @@ class Gate:
 
     __slots__ = (
         "clock",
+        "edges",
         "full",
         "heard",
         "lane",
@@ -73,6 +75,7 @@ class Gate:
         self.ramp_name = ""
         self.sent = self.heard = 0
         self.odd: dict[str, int] = {}
+        self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
         self.seen: dict[str, int] = {}
@@ -225,6 +228,13 @@ class Gate:
         """Tell listeners that a request was refused before it stood in line."""
         if self.signals.listeners:
             self.signals.emit("gave_up", self.clock.now_us(), self.lane.name, limit, priority=priority, waited_us=0)
+
+    def stands(self, ticket: Ticket, wait_us: int) -> None:
+        """Note what somebody waits for whom the store has refused, and let a small one use the room that he cannot."""
+        booking = ticket.booking
+        booking.waited_for = self.tightest(booking)
+        if wait_us and booking.lane.windowed and self.line.count > 1:
+            self.line.fill(ticket, self.store.room_us(booking, wait_us))
 
     def _collect(self, ticket: Ticket) -> None:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""

@@ -25,7 +25,8 @@ from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
 from .limit import Limit, Limits, OwnLimits, Pools, canonical, read_pools, replaced
-from .line import Classes, Line, Priorities, Rank
+from .line import Line
+from .order import Classes, Priorities, Rank
 from .outputs import Kind, Outputs
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import ConfigError
 from ..limit import Limits, Pools
 from ..limiter import Limiter, PreflightPolicy, wait_us
-from ..line import Classes
+from ..order import Classes
 from ._common import make_accountant
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 It never asks the product anything while the world runs. What it holds against it:
 
 - a request ends once, for a named reason, and none is admitted after its max_wait;
-- first come, first served among those of one class who want of the same limits;
+- first come, first served among those of one class who want of the same limits; where they are counted per window,
+  one of the next few may go before the first if that does not delay it;
 - nobody waits while everything it wants has room (up to the margin for jitter), and nobody waits longer than its share;
 - no more in the air than there are slots; NeverFits exactly where no waiting would help;
 - the server refuses nothing where the delays are within the margin, and little where they are not (`judge.py`).
@@ -18,6 +19,8 @@ from .meters import Entry
 from .server import No, Server, meter_of
 from .world import Ask, World
 
+MOST_PASSED = 64
+"""So many in front of somebody may be passed by him into room that the first cannot use."""
 LATE_US = 10
 """The loop may wake somebody some µs late."""
 
@@ -133,9 +136,14 @@ class Auditor:
         waited_us = now_us - life.asked_us
         if ask.max_wait_us is not None and waited_us > ask.max_wait_us + LATE_US + self.stepped_us:
             self._say(now_us, f"#{ask.number} is admitted after {waited_us} µs; its max_wait is {ask.max_wait_us}")
-        if self.strict and self._files[group][life.file][0] is not life:
-            first = self._files[group][life.file][0].ask.number
-            self._say(now_us, f"#{ask.number} is admitted before #{first}, which asked earlier in the same class")
+        first = self._files[group][life.file][0]
+        undelayed_us = None
+        if self.strict and first is not life:
+            place = self._files[group][life.file].index(life)
+            if sum(map(bool, self._files[group].values())) == 1:  # else others come before the first
+                undelayed_us = self._earliest_us(first, now_us)
+            if place > MOST_PASSED or all(rule.style in ("refill", "slots") for rule in world.rules[ask.model]):
+                self._say(now_us, f"#{ask.number} is admitted before #{first.ask.number}, which asked earlier")
         if life.by_us is not None and now_us > life.by_us:
             self._say(now_us, f"#{ask.number} of {life.file[1]} waited {waited_us} µs, {now_us - life.by_us} too long")
         self._left(life, group, now_us, "admitted")
@@ -153,6 +161,11 @@ class Auditor:
                 self.air[rule.key] += 1
                 if self.air[rule.key] > world.ours(rule):
                     self._say(now_us, f"{self.air[rule.key]} in the air for {rule.key}, {world.ours(rule)} allowed")
+        if undelayed_us is not None:
+            late_us = self._earliest_us(first, now_us) - undelayed_us
+            # Until a reply has shown that a request had arrived in time, nobody can know that its room is free sooner.
+            if late_us > (0 if world.depth == "direct" else max(self.margins.values())):
+                self._say(now_us, f"#{ask.number} goes before #{first.ask.number}, and delays it by {late_us} µs")
 
     def raised(self, ask: Ask, now_us: int, error: BaseException) -> None:
         """It was not sent: an error says why."""
