@@ -40,6 +40,7 @@ class Gate:
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     sent, heard     requests that went out, and replies that came, until there are ENOUGH_REPLIES
+    served          gate by service tier, for those that have a pool of their own
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
@@ -57,6 +58,7 @@ class Gate:
         "ramp_us",
         "seen",
         "sent",
+        "served",
         "signals",
         "slowed_us",
         "store",
@@ -78,6 +80,7 @@ class Gate:
         self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
+        self.served: dict[str, Gate] = {}
         self.seen: dict[str, int] = {}
         self.lane = lane
         store.open(lane)

@@ -35,6 +35,7 @@ class Life:
         "by_us",
         "entries",
         "file",
+        "foreseen_us",
         "not_before_us",
         "outcome",
         "sent",
@@ -47,6 +48,7 @@ class Life:
         self.outcome = ""
         self.asked_us = self.admitted_us = 0
         self.by_us: int | None = None
+        self.foreseen_us: int | None = None  # when it was going to be admitted, before somebody passed it
         self.entries: list[tuple[str, int, Entry]] = []  # key, unit, what it took
         self.file: tuple[Any, ...] = ()
         self.sent = self.not_before_us = 0
@@ -114,6 +116,9 @@ class Auditor:
         mask = tuple(bool(self.amounts(ask)[rule.unit]) for rule in self.world.rules[ask.model])
         life.file = (ask.model, ask.priority or self.world.usual, mask)
         self._files[group][life.file].append(life)
+        if not self._foresees(group):
+            for one in self.lives:
+                one.foreseen_us = None
         self._changed_us[group] = now_us
         if self._bounded:
             life.by_us = now_us + self._longest_us(group, life)
@@ -137,11 +142,12 @@ class Auditor:
         if ask.max_wait_us is not None and waited_us > ask.max_wait_us + LATE_US + self.stepped_us:
             self._say(now_us, f"#{ask.number} is admitted after {waited_us} µs; its max_wait is {ask.max_wait_us}")
         first = self._files[group][life.file][0]
-        undelayed_us = None
+        if life.foreseen_us is not None and now_us > life.foreseen_us:
+            self._say(now_us, f"#{ask.number} is admitted {now_us - life.foreseen_us} µs later for those who passed it")
         if self.strict and first is not life:
             place = self._files[group][life.file].index(life)
-            if sum(map(bool, self._files[group].values())) == 1:  # else others come before the first
-                undelayed_us = self._earliest_us(first, now_us)
+            if self._foresees(group) and first.foreseen_us is None:
+                first.foreseen_us = self._earliest_us(first, now_us) + self._charges + LATE_US + self.rounding_us
             if place > MOST_PASSED or all(rule.style in ("refill", "slots") for rule in world.rules[ask.model]):
                 self._say(now_us, f"#{ask.number} is admitted before #{first.ask.number}, which asked earlier")
         if life.by_us is not None and now_us > life.by_us:
@@ -161,11 +167,6 @@ class Auditor:
                 self.air[rule.key] += 1
                 if self.air[rule.key] > world.ours(rule):
                     self._say(now_us, f"{self.air[rule.key]} in the air for {rule.key}, {world.ours(rule)} allowed")
-        if undelayed_us is not None:
-            late_us = self._earliest_us(first, now_us) - undelayed_us
-            # Until a reply has shown that a request had arrived in time, nobody can know that its room is free sooner.
-            if late_us > (0 if world.depth == "direct" else max(self.margins.values())):
-                self._say(now_us, f"#{ask.number} goes before #{first.ask.number}, and delays it by {late_us} µs")
 
     def raised(self, ask: Ask, now_us: int, error: BaseException) -> None:
         """It was not sent: an error says why."""
@@ -279,6 +280,12 @@ class Auditor:
         return max(
             -(-amounts[rule.unit] * rule.period_us // self.world.ours(rule)) for rule in self.world.rules[ask.model]
         )
+
+    def _foresees(self, group: str) -> bool:
+        """Say whether the first in line can be foreseen: nobody of another kind may come before it."""
+        slots = any(rule.style == "slots" for rules in self.world.rules.values() for rule in rules)
+        kinds = sum(map(bool, self._files[group].values()))
+        return self.clean and not self.world.steps and not slots and kinds == 1
 
     def _group(self, ask: Ask) -> str:
         return self._group_of(ask.model)
