@@ -131,12 +131,13 @@ class _Reader:
         words = self.words.billed_as
         above = long = None
         if "long_context" in fields:
-            rule = fields["long_context"].mapping(required=("above",), optional=("usd_per_mtok",))
+            rule = fields["long_context"].mapping(required=("above",), optional=("usd_per_mtok", "source"))
             above = rule["above"].integer(1)
             if "usd_per_mtok" in rule:
                 more, full = self._tokens(rule["usd_per_mtok"])
+                told = read_source(rule["source"], self.sources) if "source" in rule else source
                 long = PriceRow(
-                    f"{name}>{above}", model, tier, *days, more, full, source, file=self.file, billed_as=words
+                    f"{name}>{above}", model, tier, *days, more, full, told, file=self.file, billed_as=words
                 )
         return PriceRow(
             name, model, tier, *days, pico, as_input, source,

@@ -32,6 +32,15 @@ def describe_prices(table: PriceTable, model: str, day: date) -> dict[str, Any]:
     return {row.service_tier: _describe(row) for row in rows if row is not None}
 
 
+def describe_ended(table: PriceTable, model: str, day: date) -> dict[str, str]:
+    """Collect until when the service tiers had prices that have none on a day: what followed is not known."""
+    ended = {}
+    for row in table.rows(model):
+        if table.lookup(model, row.service_tier, day) is None and row.effective_until and row.effective_until < day:
+            ended[row.service_tier] = str(row.effective_until)
+    return ended
+
+
 def _describe(row: PriceRow) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if row.pico_per_token:
@@ -44,6 +53,7 @@ def _describe(row: PriceRow) -> dict[str, Any]:
         document["long_context"] = {"above": row.above}
         if row.long is not None:
             document["long_context"]["usd_per_mtok"] = _tokens(row.long)
+            document["long_context"]["source"] = str(row.long.source)
     return {
         **document,
         "cached_input_published": "cached_input" in row.pico_per_token,
@@ -99,6 +109,8 @@ def price_facts(prices: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
             long = row["long_context"]
             rates = _spelled(long["usd_per_mtok"]) if "usd_per_mtok" in long else "no price is known"
             yield "", f"{rates}  for all of a request of more than {long['above']:,} input tokens"
+            if long.get("source", row["source"]) != row["source"]:
+                yield "", f"(these: {long['source']})"
         yield "", f"({row['source']})"
 
 

@@ -16,7 +16,7 @@ from pricing.prices import PriceTable, load_prices
 from ..errors import ConfigError, NotOffered
 from ..limit import KNOWN, Limit
 from ..tiers import TierTable, load_tiers
-from ._prices import describe_fees, describe_prices, fee_facts, price_facts, prices_option
+from ._prices import describe_ended, describe_fees, describe_prices, fee_facts, price_facts, prices_option
 from ._shared import TIER, Day, print_json
 
 
@@ -88,6 +88,7 @@ def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTa
         "notes": list(card.notes),
         "conflicts": list(card.conflicts),
         "prices": describe_prices(table, card.model, today),
+        "prices_ended": describe_ended(table, card.model, today),
         "fees": describe_fees(table, card.model, today) if card.endpoints.get("v1/responses") else {},
         "limits": _limits(card.model, only_tier, load_tiers()),
         "sources": [str(source) for source in card.sources],
@@ -160,6 +161,9 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         label = key.replace("_", " ")
         if key == "prices":
             yield from price_facts(value)
+        elif key == "prices_ended":
+            for tier, day in value.items():
+                yield f"price {tier}", f"not known: the last known ended on {day}"
         elif key == "fees":
             yield from fee_facts(value)
         elif key == "limits":
