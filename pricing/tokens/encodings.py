@@ -61,12 +61,15 @@ _FAMILIES: dict[str, tuple[str, int]] = {
     "computer-use-preview": ("o200k_base", 2),
     "gpt-4": ("cl100k_base", 3),
     "gpt-3.5": ("cl100k_base", 3),
+    "gpt-35": ("cl100k_base", 3),
     "gpt-3.5-turbo-0301": ("cl100k_base", 3),
     "gpt-4o-search-preview": ("o200k_base", 3),
     "gpt-4o-mini-search-preview": ("o200k_base", 3),
     "o1-mini": ("o200k_base", 2),
     "text-embedding-3": ("cl100k_base", 0),
     "text-embedding-ada-002": ("cl100k_base", 0),
+    "davinci-002": ("cl100k_base", 0),
+    "babbage-002": ("cl100k_base", 0),
 }
 
 
@@ -77,6 +80,11 @@ class Family(NamedTuple):
     prime_tokens: int
     known: bool
     name: str
+
+    @property
+    def kind(self) -> str:
+        """How tools are written: "gpt-5", "o200k" or "cl100k"."""
+        return "gpt-5" if self.name.startswith("gpt-5") else self.encoding.removesuffix("_base")
 
 
 @lru_cache(maxsize=1024)
