@@ -11,8 +11,8 @@ from .images import Range, image_size
 
 FILE = (0, 1_000, 200_000)
 """A file that is only named, by an address or an id."""
-_HEAD_CHARS = 400_000
-"""Enough of an image for its size: a JPEG may carry a thumbnail and profiles before it."""
+_HEAD_CHARS = (4_096, 400_000)
+"""Enough of an image for its size: nearly always, and where a JPEG carries a thumbnail and profiles before it."""
 _PER_SECOND = 10  # audio a user sends: a token for each 100 ms. Source: guides/realtime-costs, 2026-07-15
 _AUDIO_AROUND = 4  # two recordings
 _MP3_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
@@ -22,8 +22,12 @@ _TEXT_NAMES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".py", ".yaml", 
 
 def size_of(url: Any) -> tuple[int, int] | None:
     """Read the size of an image from its data URL; None for an address, or what is no image."""
-    data = _data(url, _HEAD_CHARS)
-    return image_size(data[1]) if data is not None else None
+    for chars in _HEAD_CHARS:
+        data = _data(url, chars)
+        size = image_size(data[1]) if data is not None else None
+        if size is not None or not isinstance(url, str) or len(url) <= chars:
+            return size
+    return None
 
 
 def text_of(part: Mapping[str, Any]) -> str | None:
@@ -104,7 +108,7 @@ def _data(url: Any, most_chars: int | None = None) -> tuple[str, bytes] | None:
             return None
     elif "://" in url[:12]:
         return None
-    raw = _decode(url if most_chars is None else url[:most_chars])
+    raw = _decode(url if most_chars is None else url[: min(most_chars, len(url) // 4 * 4)])
     return (kind, raw) if raw is not None else None
 
 

@@ -89,7 +89,7 @@ class Family(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def family_of(model: str) -> Family:
-    """Say how a model counts text. Unknown models are counted with o200k_base, and `known` is False."""
+    """Say how a model counts. Where no source names its encoding, `known` is False (gpt-6 is not in tiktoken 0.14)."""
     base = model.split(":")[1] if model.startswith("ft:") and ":" in model[3:] else model
     names = [name for name in _FAMILIES if base == name or base.startswith((name + "-", name + "."))]
     name = max(names, key=len, default="")
@@ -100,9 +100,10 @@ def family_of(model: str) -> Family:
     return Family(encoding, prime, bool(name), name)
 
 
-def encoding_for(model: str) -> str:
-    """Name the encoding a model counts with."""
-    return family_of(model).encoding
+def encoding_for(model: str) -> str | None:
+    """Name the encoding a model counts with; None where no source names it."""
+    family = family_of(model)
+    return family.encoding if family.known else None
 
 
 def get_encoding(name: str) -> Encoding:

@@ -1,7 +1,7 @@
 """Tokens of a text whose encoding nobody has published: an estimate from its classes of bytes, and bounds that hold.
 
-Weights fitted on o200k_base over prose, code, JSON, Chinese, Japanese and eight more languages (2026-11-22): off by
-7 % on average and by less than 21 % for 95 texts of 100 of a thousand characters. Base64 and the like break every estimate.
+Weights fitted on o200k_base over prose, code, JSON, Chinese, Japanese and eight more languages (2026-11-22): off by 7 %
+on average, by less than 21 % for 95 of 100 texts of a thousand characters. Base64 and the like break every estimate.
 """
 
 from __future__ import annotations

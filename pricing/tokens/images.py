@@ -20,11 +20,16 @@ class Tiles(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """A token for each patch, times `per_mille` / 1000; None where the page names no budget or no longest side."""
+    """A token for each patch, times `per_mille` / 1000; None where the page names no budget or no longest side.
+
+    most_per_mille  where recordings and the page disagree: the larger of the two; 0 where they do not
+    original        (budget, longest side) for the detail "original"
+    """
 
     budget: int | None
     side_px: int | None
     per_mille: int = 1_000
+    most_per_mille: int = 0
     original: tuple[int, int] | None = None
 
 
@@ -45,8 +50,8 @@ _PATCH_PX, _TILE_PX, _FIT_PX, _SHORT_PX = 32, 512, 2_048, 768
 _MOST_TILES = 8  # a short side of 768 beside a long one of 2048: 2 × 4
 _SMALL = Patches(1_536, 2_048)
 
-# By name; the longest that fits wins. Source: guides/images-vision, 2026-07-15. gpt-5.4 and 5.5 count 1.2 a patch in
-# five recordings (2026-05 … 2026-08), which the page does not say.
+# By name; the longest that fits wins. Source: guides/images-vision, 2026-07-15. Recordings of gpt-5.4, 5.5 and 5-mini
+# count 1.2 a patch (eleven, until 2026-08); the page says nothing of the first two, and 1.62 for the last.
 _RULES: dict[str, Tiles | Patches | None] = {
     "gpt-4o": Tiles(85, 170),
     "gpt-4.1": Tiles(85, 170),
@@ -57,7 +62,7 @@ _RULES: dict[str, Tiles | Patches | None] = {
     "o3": Tiles(75, 150),
     "computer-use-preview": Tiles(65, 129),
     "gpt-4.1-mini": _SMALL._replace(per_mille=1_620),
-    "gpt-5-mini": _SMALL._replace(per_mille=1_620),
+    "gpt-5-mini": _SMALL._replace(per_mille=1_200, most_per_mille=1_620),
     "gpt-5.4-mini": _SMALL._replace(per_mille=1_620),
     "gpt-4.1-nano": _SMALL._replace(per_mille=2_460),
     "gpt-5-nano": _SMALL._replace(per_mille=2_460),
@@ -112,14 +117,16 @@ def image_tokens(rule: Tiles | Patches | None, size: tuple[int, int] | None, det
         )
     if detail == "original" and rule.original is not None:
         rule = rule._replace(budget=rule.original[0], side_px=rule.original[1])
+    most_per_mille = max(rule.per_mille, rule.most_per_mille)
     if size is None:
-        most = UNKNOWN[2] if rule.budget is None else _times(rule.budget, rule.per_mille) + 2
+        most = UNKNOWN[2] if rule.budget is None else _times(rule.budget, most_per_mille) + 2
         likely = min(most, _times(_patches(*TYPICAL_PX, rule), rule.per_mille))
         return Range(0, likely, most, "images: their size is not in the request")
-    tokens = _times(_patches(*size, rule), rule.per_mille)
+    patches = _patches(*size, rule)
+    tokens, most = _times(patches, rule.per_mille), _times(patches, most_per_mille) + 2
     if detail == "low":
-        return Range(0, tokens, tokens + 2, "images: what low detail counts here is not published")
-    return Range(max(0, tokens - 2), tokens, tokens + 2, "images: counted by the published rule")
+        return Range(0, tokens, most, "images: what low detail counts here is not published")
+    return Range(max(0, tokens - 2), tokens, most, "images: counted by the published rule")
 
 
 def _tiles(width: int, height: int) -> int:

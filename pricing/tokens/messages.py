@@ -31,7 +31,6 @@ _COUNTED = frozenset(
 # Tokens around a call and around its result, beside the name of the function in each.
 _CALL = {"gpt-5": (12, 8), "o200k": (6, 6), "cl100k": (6, 6)}
 _REPLAYED = 2  # a replayed assistant turn, gpt-5 on Responses
-_SCHEMA = {"gpt-5": -4, "o200k": -4, "cl100k": -4}
 _UNSEEN = 1_000_000  # what the server adds from its own store: at most a context window
 
 
@@ -112,7 +111,9 @@ class _Counter:
     def result(self) -> Count:
         if not self._why:
             return Count(self.tokens, self.tokens, self.tokens)
-        return Count(self.tokens, max(0, self.tokens - self._low), self.tokens + self._high, False, "; ".join(self._why))
+        return Count(
+            self.tokens, max(0, self.tokens - self._low), self.tokens + self._high, False, "; ".join(self._why)
+        )
 
     def doubt(self, why: str, *, low: int = 0, high: int = 0) -> None:
         self._why[why] = None
@@ -270,13 +271,14 @@ class _Counter:
             self.message(role, item.get("content"))
             if role == "assistant" and self._family.kind == "gpt-5":
                 self.tokens += _REPLAYED
-                self.doubt("replayed assistant turns cost up to two tokens more", low=_REPLAYED)
+                self.doubt("replayed assistant turns cost up to three tokens more", low=_REPLAYED, high=1)
         elif kind in ("function_call", "custom_tool_call"):
             self._call(item.get("name"), item.get("arguments", item.get("input")), item.get("call_id"))
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._output(item.get("call_id"), item.get("output"))
         else:
-            self.doubt(f"{_shown(kind)} items: what they count is not published", high=20_000)
+            replaced = self.tokens if kind == "compaction" else 0  # it stands for what is before it
+            self.doubt(f"{_shown(kind)} items: what they count is not published", low=replaced, high=20_000)
 
     # Tools
 
@@ -300,18 +302,32 @@ class _Counter:
     def around(self, body: Mapping[str, Any]) -> None:
         """Tools and output schemas."""
         tools = body.get("tools")
+        if not tools and isinstance(body.get("functions"), list):  # what Chat called them before 2023-11
+            tools = [{"type": "function", "function": function} for function in body["functions"]]
         if isinstance(tools, Sequence) and not isinstance(tools, str | bytes) and tools:
             functions = [function for function in map(rendering.function_of, tools) if function is not None]
             if functions:
-                self._functions(functions, rendering.named_choice(body.get("tool_choice")))
-            if len(functions) < len(tools):
-                self.doubt("hosted tools add a prompt of their own", high=20_000)
+                self._functions(functions, rendering.named_choice(body.get("tool_choice", body.get("function_call"))))
+            for tool in tools:
+                if rendering.function_of(tool) is None:
+                    self.between(rendering.hosted(tool))
         for key in ("response_format", "text"):
             form = body.get(key)
             form = form.get("format", form) if isinstance(form, Mapping) else None
             if isinstance(form, Mapping) and form.get("type") == "json_schema":
-                self.text(rendering.compact(form.get("schema", form.get("json_schema"))))
-                self.doubt("output schemas: counted as compact JSON", low=24, high=24)
+                self._schema(form.get("json_schema", form))
+
+    def _schema(self, form: Any) -> None:
+        """An output schema: its compact JSON, of which the server leaves something out."""
+        before = self.tokens
+        if isinstance(form, Mapping):
+            if isinstance(form.get("description"), str) and self._endpoint == "responses":
+                self.text(form["description"])
+            form = form.get("schema", form)
+        self.text(rendering.compact(form))
+        size = self.tokens - before
+        self.tokens -= min(size, 12 if self._endpoint == "chat" and self._family.kind != "gpt-5" else 4)
+        self.doubt("output schemas: counted as compact JSON", low=min(self.tokens - before, 24 + size // 4), high=48)
 
     def _functions(self, functions: Sequence[Mapping[str, Any]], forced: str | None) -> None:
         before = self.tokens
@@ -324,8 +340,8 @@ class _Counter:
         lines = sum(str(function.get("description")).count("\n") for function in functions)
         self.doubt(
             "function definitions: counted as their recorded rendering",
-            low=self.tokens - before,
-            high=32 + lines,
+            low=self.tokens - before,  # one recording was billed without its tools
+            high=32 + lines + rendering.hidden(kind, self._endpoint, forced),
         )
 
 
