@@ -77,7 +77,7 @@ class PriceTable:
 
     def rows(self, model: str) -> list[PriceRow]:
         """List every row of a model, history included, by tier and date."""
-        card = self._cards.resolve(model)
+        card = self._cards.named(model)
         name = card.model if card else model
         return [row for (of, _), rows in self._rows.items() if of == name for row in rows]
 
@@ -86,7 +86,7 @@ class PriceTable:
         return list(dict.fromkeys(row.service_tier for row in self.rows(model)))
 
     def _search(self, model: str, service_tier: str | None, at: date) -> PriceRow | None:
-        card = self._cards.resolve(model)
+        card = self._cards.named(model)
         if card is None:
             return None
         tier = _SAME_PRICE.get(service_tier or "", service_tier or "")

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from .demand import Demand
-from .gate import Gate
-from .line import Rank
-from .stores.base import Booking
+from .reservation import Reservation
 from .ticket import ThreadTicket
 
-Admitted = tuple[Booking, int, str]
 
-
-def admit(gate: Gate, demand: Demand, rank: Rank, max_wait_us: int | None) -> Admitted:
-    """Wait in line until the store books a demand; return the booking, how long it took (µs) and for which limit.
+def admit(reservation: Reservation, priority: str, max_wait_us: int | None) -> None:
+    """Wait in line until the store has charged a reservation; note how long that took, and for which limit.
 
     Raises  as Limiter.reserve does
     """
+    gate = reservation.gate
     line, signals = gate.line, gate.signals
-    if signals.halt is not None:
-        signals.check(gate.clock.now_us())
-    claim = gate.claim(demand, rank.spare_ppm)
-    if not line.count:
-        answer = gate.store.reserve(*claim)
-        if isinstance(answer, Booking):
-            return answer, 0, ""
-    gate.check_wait(claim, rank.priority, max_wait_us)
-    ticket = ThreadTicket(gate, demand, claim, rank.priority)
+    gate.check_wait(reservation, priority, max_wait_us)
+    ticket = ThreadTicket(reservation, priority)
     served = False
     if signals.listeners:
         gate.queued(ticket)
@@ -35,12 +24,13 @@ def admit(gate: Gate, demand: Demand, rank: Rank, max_wait_us: int | None) -> Ad
             ahead = line.turn(ticket)
             wait_us = 0
             if ahead is not None:
-                answer = gate.store.reserve(*ticket.claim, ahead)
-                if isinstance(answer, Booking):
+                answer = gate.store.reserve(reservation, ahead)
+                if answer is None:
                     served = True
-                    return answer, gate.clock.now_us() - ticket.asked_us, ticket.limit
+                    reservation.waited_us = gate.clock.now_us() - ticket.asked_us
+                    return
                 wait_us = answer
-                ticket.limit = gate.tightest(ticket.claim)
+                reservation.waited_for = gate.tightest(reservation)
             pause_us = gate.patience_us(ticket, wait_us, not ahead, max_wait_us)
             line.sleeps(ticket, pause_us)
             ticket.wait(pause_us)

@@ -13,7 +13,7 @@ from .errors import NeverFits, WouldWait
 from .events import Signals
 from .limit import Limit
 from .line import PATIENCE_US, Line
-from .stores.base import Claim, Lane, Store
+from .stores.base import Booking, Lane, Store
 from .ticket import Ticket
 
 COLLECT_EVERY_S = 5.0
@@ -86,19 +86,23 @@ class Gate:
             self.lane = lane
             self.line.claim_again(self)
 
-    def claim(self, demand: Demand, spare_ppm: int = 0) -> Claim:
+    def charges_us(self, lane: Lane, demand: Demand) -> list[int]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
-        lane = self.lane  # read once: a reply may put another in force meanwhile
-        amounts = (*demand[:3], 1)
         charges_us: list[int] = []
         for kind, period_us, capacity, burst_us in lane.plan:
-            charge_us = -(-amounts[kind] * period_us // capacity)
+            charge_us = -(-demand[kind] * period_us // capacity)  # type: ignore[operator]  # kinds are its numbers
             if charge_us > burst_us:
-                charge_us = self._whole(lane, amounts, charge_us, len(charges_us))
+                charge_us = self._whole(lane, demand, len(charges_us))
             charges_us.append(charge_us)
-        return Claim(lane, tuple(charges_us), spare_ppm)
+        return charges_us
 
-    def _whole(self, lane: Lane, amounts: Sequence[int], charge_us: int, place: int) -> int:
+    def passes(self, booking: Booking) -> bool:
+        """Charge a booking at once, where nobody waits and there is room. Raises QuotaSpent while that lasts."""
+        if self.signals.halt is not None:
+            self.signals.check(self.clock.now_us())
+        return not self.line.count and self.store.reserve(booking) is None
+
+    def _whole(self, lane: Lane, demand: Demand, place: int) -> int:
         """What to charge for more than can be spent at once: all of a burst that was made small since, or NeverFits.
 
         What was learned (a window, "slow down", a limit that no reply has shown for a while) is not the server's last
@@ -106,7 +110,7 @@ class Gate:
         """
         limit, declared = lane.limits[place], self.table[place]
         kind, _, _, burst_us = lane.plan[place]
-        amount = amounts[kind]
+        amount: int = demand[kind]  # type: ignore[assignment]
         stale = self.clock.now_us() > self.told_us + TOLD_FOR_US
         learned = limit.window and not declared.window
         lowered = self.full[place].capacity < declared.capacity
@@ -114,30 +118,30 @@ class Gate:
             return burst_us
         raise NeverFits(limit=limit.name, demand=amount, capacity=limit.largest, model=lane.name)
 
-    def waits_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, ...]:
+    def waits_us(self, booking: Booking, ahead_us: Sequence[int]) -> tuple[int, ...]:
         """Foresee, for each limit, how long a request waits for it at least behind so much of its own class (µs)."""
-        lane, store = claim.lane, self.store
+        lane, store = booking.lane, self.store
         waits_us = []
-        for limit, key, before_us, charge_us in zip(lane.limits, lane.keys, ahead_us, claim.charges_us, strict=True):
+        for limit, key, before_us, charge_us in zip(lane.limits, lane.keys, ahead_us, booking.charges_us, strict=True):
             if not charge_us:
                 waits_us.append(0)
                 continue
             if limit.unit == "concurrent":
                 before_us = 0  # nobody knows when a slot is free
-            free_us = room_us(charge_us, limit.burst_us, store.slack_us(key), claim.spare_ppm)
+            free_us = room_us(charge_us, limit.burst_us, store.slack_us(key), booking.spare_ppm)
             waits_us.append(store.wait_us(key, before_us, charge_us, free_us))
         return tuple(waits_us)
 
-    def wait_us(self, claim: Claim, ahead_us: Sequence[int]) -> tuple[int, str]:
+    def wait_us(self, booking: Booking, ahead_us: Sequence[int]) -> tuple[int, str]:
         """The longest of these waits, and the limit it is for."""
-        waits_us = self.waits_us(claim, ahead_us)
+        waits_us = self.waits_us(booking, ahead_us)
         longest_us = max(waits_us)
-        return longest_us, claim.lane.limits[waits_us.index(longest_us)].name
+        return longest_us, booking.lane.limits[waits_us.index(longest_us)].name
 
-    def check_wait(self, claim: Claim, priority: str, max_wait_us: int | None) -> None:
+    def check_wait(self, booking: Booking, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
-            wait_us, name = self.wait_us(claim, self.line.ahead_us(claim, priority))
+            wait_us, name = self.wait_us(booking, self.line.ahead_us(booking, priority))
             if wait_us > max_wait_us:
                 raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
 
@@ -159,9 +163,10 @@ class Gate:
             return pause_us
         left_us = ticket.asked_us + max_wait_us - self.clock.now_us()
         if (exact and wait_us > left_us) or left_us < 0:
-            foreseen_us, name = self.wait_us(ticket.claim, (0,) * len(ticket.claim.charges_us))
+            booking = ticket.booking
+            foreseen_us, name = self.wait_us(booking, (0,) * len(booking.charges_us))
             raise WouldWait(
-                limit=name if foreseen_us else self.tightest(ticket.claim),
+                limit=name if foreseen_us else self.tightest(booking),
                 retry_after_s=(max(wait_us, foreseen_us) or UNKNOWN_US) / US_PER_S,
                 max_wait_s=max_wait_us / US_PER_S,
             )
@@ -171,14 +176,14 @@ class Gate:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""
         now_s = time.monotonic()  # a search costs real time, whatever clock the limiter lives by
         if now_s > self.line.collected_s + COLLECT_EVERY_S and any(
-            one.unit == "concurrent" for one in ticket.claim.lane.limits
+            one.unit == "concurrent" for one in ticket.booking.lane.limits
         ):
             self.line.collected_s = now_s
             gc.collect()
 
     def queued(self, ticket: Ticket) -> None:
         """Tell listeners that a request is about to join the line."""
-        wait_us, limit = self.wait_us(ticket.claim, self.line.ahead_us(ticket.claim, ticket.priority))
+        wait_us, limit = self.wait_us(ticket.booking, self.line.ahead_us(ticket.booking, ticket.priority))
         self.signals.emit(
             "queued",
             ticket.asked_us,
@@ -196,17 +201,18 @@ class Gate:
             "gave_up",
             now_us,
             self.lane.name,
-            ticket.limit,
+            ticket.booking.waited_for,
             priority=ticket.priority,
             waited_us=now_us - ticket.asked_us,
         )
 
-    def tightest(self, claim: Claim) -> str:
-        """The name of the limit that makes this claim wait."""
-        lane = claim.lane
+    def tightest(self, booking: Booking) -> str:
+        """The name of the limit that makes this booking wait."""
+        lane = booking.lane
+        charged = enumerate(zip(lane.limits, lane.keys, booking.charges_us, strict=True))
         over = [
             (self.store.backlog_us(key) + charge_us - limit.burst_us, -place)
-            for place, (limit, key, charge_us) in enumerate(zip(lane.limits, lane.keys, claim.charges_us, strict=True))
+            for place, (limit, key, charge_us) in charged
             if charge_us
         ]
         return lane.limits[-max(over, default=(0, 0))[1]].name

@@ -20,7 +20,7 @@ from ._admit import admit
 from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock
 from .context import CURRENT
-from .demand import Demand, demand
+from .demand import Demand, demand, fixed
 from .errors import ConfigError, RatecardWarning
 from .events import Listener, Signals
 from .feedback import Feedback
@@ -167,7 +167,10 @@ class Limiter:
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
-        return self.admit(*self._asked(model, tokens, requests, images, max_wait), priority)
+        check(requests, tokens, images)
+        demand = fixed(requests, tokens, images, self.policy)
+        bound_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return self.admit(self.gate(model, tokens), demand, bound_us, priority)
 
     def areserve(
         self,
@@ -180,20 +183,17 @@ class Limiter:
         priority: str | None = None,
     ) -> Admission:
         """The same for async code: `async with limiter.areserve(...) as r` or `r = await limiter.areserve(...)`."""
-        return Admission(self, *self._asked(model, tokens, requests, images, max_wait), priority)
-
-    def _asked(
-        self, model: str, tokens: int, requests: int, images: int, max_wait: float | None
-    ) -> tuple[Gate, Demand, int | None]:
-        """What a caller of `reserve` or `areserve` asks for: the gate, the demand, and how long it may wait (µs)."""
         check(requests, tokens, images)
-        max_wait_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
-        return self.gate(model, tokens), Demand(requests, tokens, images, self.policy), max_wait_us
+        demand = fixed(requests, tokens, images, self.policy)
+        bound_us = self.max_wait_us if max_wait is None else wait_us(max_wait)
+        return Admission(self, self.gate(model, tokens), demand, bound_us, priority)
 
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        reservation = Reservation(gate, *admit(gate, demand, rank, max_wait_us), demand)
+        reservation = Reservation(gate, demand, rank.spare_ppm)
+        if not gate.passes(reservation):
+            admit(reservation, rank.priority, max_wait_us)
         if self.signals.listeners:
             self._admitted(reservation, rank)
         return reservation
@@ -203,7 +203,9 @@ class Limiter:
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
         rank = self.priorities.named(priority)
-        reservation = Reservation(gate, *await admit_async(gate, demand, rank, max_wait_us), demand)
+        reservation = Reservation(gate, demand, rank.spare_ppm)
+        if not gate.passes(reservation):
+            await admit_async(reservation, rank.priority, max_wait_us)
         if self.signals.listeners:
             self._admitted(reservation, rank)
         return reservation

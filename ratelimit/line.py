@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigError, NeverFits, QueueFull
 from .forks import reset_in_child
-from .stores.base import Claim
+from .stores.base import Booking
 from .ticket import Ticket
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class File:
 
     def count(self, ticket: Ticket, sign: int) -> None:
         """Add what a ticket asks for to the sum of its class, or take it off again."""
-        charges_us = ticket.claim.charges_us
+        charges_us = ticket.booking.charges_us
         ahead_us = self.ahead.get(ticket.priority, (0,) * len(charges_us))
         self.ahead[ticket.priority] = tuple(a + sign * b for a, b in zip(ahead_us, charges_us, strict=True))
 
@@ -258,14 +258,14 @@ class Line:
             if was_first:
                 self._wake_first()
 
-    def turn(self, ticket: Ticket) -> tuple[Claim, ...] | None:
-        """Say whether it is this ticket's turn to ask the store: the claims it must not delay, or None.
+    def turn(self, ticket: Ticket) -> tuple[Booking, ...] | None:
+        """Say whether it is this ticket's turn to ask the store: what it must not delay, or None.
 
         Raises  NeverFits when a limit became smaller than what the ticket waits for
         """
         with self.lock:
             now_us = ticket.clock.now_us()
-            if ticket.claim.lane is not ticket.gate.lane:
+            if ticket.booking.lane is not ticket.gate.lane:
                 self._claim_again(ticket)
             file = ticket.file
             if file is None:  # it was passed over, and stirs
@@ -275,8 +275,8 @@ class Line:
             if first is not ticket and not (first and ticket.blocks and first.loop is ticket.loop):
                 return None
             ticket.due_us = now_us
-            if ticket.claim.spare_ppm and ticket.yielded_us >= ticket.claim.spare_us():
-                ticket.claim = ticket.claim._replace(spare_ppm=0)
+            if ticket.booking.spare_ppm and ticket.yielded_us >= ticket.booking.spare_us():
+                ticket.booking.spare_ppm = 0
             if len(self._files) == 1:
                 return ()
             place = self._place(ticket)
@@ -286,11 +286,11 @@ class Line:
                 if (
                     one is not None
                     and self._place(one) < place
-                    and _touch(one.claim, ticket.claim)
+                    and _touch(one.booking, ticket.booking)
                     and not (ticket.blocks and one.loop is ticket.loop)
                 ):
                     earlier.append(one)
-            return tuple(one.claim for one in sorted(earlier, key=self._place))
+            return tuple(one.booking for one in sorted(earlier, key=self._place))
 
     def patience_us(self) -> int:
         """How long somebody behind sleeps, unless woken."""
@@ -325,11 +325,11 @@ class Line:
                             ticket.wake()  # its holder finds out for itself
             self._wake_first()
 
-    def ahead_us(self, claim: Claim, priority: str) -> tuple[int, ...]:
+    def ahead_us(self, booking: Booking, priority: str) -> tuple[int, ...]:
         """Sum what those of a class who wait for the same are going to ask for (µs per limit of the lane)."""
         with self.lock:
-            file = self._files.get(_key(claim))
-            return (file.ahead.get(priority) if file else None) or (0,) * len(claim.charges_us)
+            file = self._files.get(_key(booking))
+            return (file.ahead.get(priority) if file else None) or (0,) * len(booking.charges_us)
 
     def waiting(self) -> dict[str, int]:
         """How many wait, by class."""
@@ -337,7 +337,7 @@ class Line:
             return {name: count for name, count in self._waiting.items() if count}
 
     def _add(self, ticket: Ticket) -> File:
-        key = _key(ticket.claim)
+        key = _key(ticket.booking)
         file = self._files.get(key)
         if file is None:
             file = self._files[key] = File(key, self._classes)
@@ -364,17 +364,18 @@ class Line:
 
     def _claim_again(self, ticket: Ticket) -> None:
         """Charge by the limits that are in force now. Raises NeverFits."""
-        claim = ticket.gate.claim(ticket.demand, ticket.claim.spare_ppm)
-        file = ticket.file
-        if file is None:
-            ticket.claim = claim
-        elif file.key == _key(claim):
+        booking, gate, file = ticket.booking, ticket.gate, ticket.file
+        lane = gate.lane
+        charges_us = gate.charges_us(lane, booking.demand)
+        if file is not None and file.key == _key(Booking(lane, charges_us, booking.spare_ppm)):
             file.count(ticket, -1)
-            ticket.claim = claim
+            booking.lane, booking.charges_us = lane, charges_us
             file.count(ticket, 1)
-        else:
+            return
+        if file is not None:
             self._drop(ticket)
-            ticket.claim = claim
+        booking.lane, booking.charges_us = lane, charges_us
+        if file is not None:
             self._add(ticket)
 
     def _first(self, file: File, now_us: int, asking: Ticket) -> Ticket | None:
@@ -413,13 +414,15 @@ class Line:
         return first.place, first.number
 
     def _count_served(self, ticket: Ticket, file: File) -> None:
-        cost_us = max(ticket.claim.charges_us)
+        cost_us = max(ticket.booking.charges_us)
         start = ticket.start if ticket.start >= 0 else file.shares.start(ticket.priority, ticket.since)
         file.shares.serve(ticket.priority, start, cost_us)
         self._shares.serve(ticket.priority, self._place(ticket)[0], cost_us)
         for other in self._files.values():
             one = other.leader
-            if one is not None and one.claim.spare_ppm > ticket.claim.spare_ppm and _meet(one.claim, ticket.claim):
+            if one is None or one.booking.spare_ppm <= ticket.booking.spare_ppm:
+                continue
+            if _meet(one.booking, ticket.booking):
                 one.yielded_us += cost_us
 
     def _wake_first(self) -> None:
@@ -434,17 +437,17 @@ class Line:
             ticket.wake()
 
 
-def _key(claim: Claim) -> tuple[object, ...]:
+def _key(booking: Booking) -> tuple[object, ...]:
     """What those who wait for the same have in common: the same limits (of those they are charged for) and headroom."""
-    return (claim.lane.keys, tuple(map(bool, claim.charges_us)), claim.spare_ppm)
+    return (booking.lane.keys, tuple(map(bool, booking.charges_us)), booking.spare_ppm)
 
 
-def _touch(one: Claim, other: Claim) -> bool:
-    """Say whether the first of two claims may object to the other: reserved room is there to be used."""
+def _touch(one: Booking, other: Booking) -> bool:
+    """Say whether the first of two may object to the other: reserved room is there to be used."""
     return one.spare_ppm <= other.spare_ppm and _meet(one, other)
 
 
-def _meet(one: Claim, other: Claim) -> bool:
-    """Say whether two claims want of the same limit."""
+def _meet(one: Booking, other: Booking) -> bool:
+    """Say whether two want of the same limit."""
     wanted = {key for key, charge_us in zip(one.lane.keys, one.charges_us, strict=True) if charge_us}
     return any(key in wanted for key, charge_us in zip(other.lane.keys, other.charges_us, strict=True) if charge_us)

@@ -1,4 +1,4 @@
-"""A reservation: admission for one request, ended exactly once."""
+"""A reservation: what one request asks of its lane, then its admission, ended exactly once."""
 
 from __future__ import annotations
 
@@ -20,42 +20,39 @@ QUICKEST_US = 500
 """A delay that no network is worth a thought for."""
 
 
-class Reservation:
+class Reservation(Booking):
     """Admission for one request; end it with `settle` or `release`. Works as a context manager in both colours.
 
-    demand      what was charged
+    demand      what is charged
     waited_us   how long the caller stood in line
     waited_for  the limit it waited for; "" when it did not wait
     gate        the gate it came through
+
+    Raises  NeverFits when a limit of the gate could never admit the demand
     """
 
-    __slots__ = ("_booking", "demand", "gate", "waited_for", "waited_us")
+    __slots__ = ("demand", "gate", "waited_for", "waited_us")
 
-    def __init__(self, gate: Gate, booking: Booking, waited_us: int, waited_for: str, demand: Demand) -> None:
+    def __init__(self, gate: Gate, demand: Demand, spare_ppm: int = 0) -> None:
+        lane = gate.lane  # read once: a reply may put another in force meanwhile
+        Booking.__init__(self, lane, gate.charges_us(lane, demand), spare_ppm)
         self.gate = gate
-        self._booking = booking
         self.demand = demand
-        self.waited_us = waited_us
-        self.waited_for = waited_for
+        self.waited_us = 0
+        self.waited_for = ""
 
     @property
     def model(self) -> str:
         """The lane that admitted the request: a model, or the pool it shares."""
         return self.gate.lane.name
 
-    @property
-    def charges_us(self) -> tuple[int, ...]:
-        """The bucket time (µs) that was charged, per limit of the lane."""
-        return self._booking.charges_us
-
     def settle(self, *, tokens: int | None = None, requests: int | None = None, images: int | None = None) -> None:
         """End the reservation at what the server really charged; what is left out stays as reserved.
 
         Too much is refunded exactly as if history were replayed; too little is added. A second ending is a no-op.
         """
-        booking = self._booking
-        if booking.open:
-            booked_requests, booked_tokens, booked_images = self.demand[:3]
+        if self.open:
+            booked_requests, booked_tokens, booked_images, slots = self.demand[:4]
             if tokens is None:
                 tokens = booked_tokens
             if requests is None:
@@ -64,24 +61,23 @@ class Reservation:
                 images = booked_images
             check(requests, tokens, images)
             if tokens == booked_tokens and requests == booked_requests and images == booked_images:
-                booking.open = False
+                self.open = False
             else:
-                amounts = (requests, tokens, images, 1)
-                charges_us = [
-                    -(-amounts[kind] * period_us // capacity) for kind, period_us, capacity, _ in booking.lane.plan
-                ]
-                self.gate.store.settle(booking, charges_us)
-                if self.gate.line.count:
-                    self.gate.line.nudge()
-                if self.gate.signals.listeners:
+                amounts, gate = (requests, tokens, images, slots), self.gate
+                gate.store.settle(
+                    self, [-(-amounts[kind] * period_us // capacity) for kind, period_us, capacity, _ in self.lane.plan]
+                )
+                if gate.line.count:
+                    gate.line.nudge()
+                if gate.signals.listeners:
                     self._tell("settled", requests=requests, tokens=tokens, images=images)
-        if booking.holds:
+        if self.held is not None:
             self.end()
 
     def release(self) -> None:
         """End the reservation as never sent: everything still outstanding goes back."""
-        if self._booking.open or self._booking.holds:
-            self.gate.store.release(self._booking)
+        if self.open or self.held is not None:
+            self.gate.store.release(self)
             self.gate.line.nudge()
             if self.gate.signals.listeners:
                 self._tell("released")
@@ -92,10 +88,9 @@ class Reservation:
 
     def end(self) -> None:
         """End the reservation as it is: the charge stays, and what it held of a concurrency limit is free."""
-        booking = self._booking
-        booking.open = False
-        if booking.holds:
-            self.gate.store.finish(booking)
+        self.open = False
+        if self.held is not None:
+            self.gate.store.finish(self)
             self.gate.line.nudge()
 
     def arrived(self, delay_us: int, ago_us: int) -> None:
@@ -105,15 +100,13 @@ class Reservation:
         backlog it found: behind a busy bucket nothing is lost (tests/laws/test_jitter.py). In a window it takes room
         for as much longer, and no longer: `ago_us` is how long it has been there at least.
         """
-        booking, store = self._booking, self.gate.store
-        if booking.lane.windowed:
-            store.arrived(booking, ago_us)
+        store = self.gate.store
+        if self.lane.windowed:
+            store.arrived(self, ago_us)
             self.gate.line.nudge()
         if delay_us <= QUICKEST_US:
             return
-        for key, charge_us, (cell, _, backlog_us) in zip(
-            booking.lane.keys, booking.charges_us, booking.place, strict=True
-        ):
+        for key, charge_us, (cell, _, backlog_us) in zip(self.lane.keys, self.charges_us, self.place, strict=True):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
                 if excess_us > cell.slack_us:

@@ -6,15 +6,23 @@ import asyncio
 import math
 import selectors
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from .clock import US_PER_S
+from .stores.base import Booking, Lane, Store
 
 T = TypeVar("T")
 
 START_US = 1_000_000 * US_PER_S
 """Virtual clocks start a long time after zero, so that a bucket never used counts as full."""
+
+
+def ask(store: Store, lane: Lane, charges_us: Sequence[int]) -> Booking | int:
+    """Ask a store once: the booking it has charged, or how long (µs) it says to wait."""
+    booking = Booking(lane, charges_us)
+    wait_us = store.reserve(booking)
+    return booking if wait_us is None else wait_us
 
 
 class ManualClock:

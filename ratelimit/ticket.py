@@ -12,20 +12,16 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from .stores.base import Claim
-
 if TYPE_CHECKING:
-    from .demand import Demand
-    from .gate import Gate
     from .line import File
+    from .reservation import Reservation
 
 
 class Ticket(ABC):
     """What a line knows of somebody who waits.
 
+    booking     what it asks the store for
     gate        what it waits for
-    demand      what its request will be charged
-    claim       the same by the limits in force: what it asks the store for
     priority    the class it waits in
     asked_us    µs   when it asked
     number           how many joined the line before it
@@ -37,19 +33,16 @@ class Ticket(ABC):
     due_us      µs   when it should next be heard of, once it is first
     loop             the event loop that must run for it to move, or that it keeps from running
     blocks           it is a thread that keeps an event loop from running
-    limit            the limit that it last waited for, once it was first
     """
 
     __slots__ = (
         "asked_us",
         "blocks",
-        "claim",
+        "booking",
         "clock",
-        "demand",
         "due_us",
         "file",
         "gate",
-        "limit",
         "loop",
         "number",
         "place",
@@ -59,17 +52,15 @@ class Ticket(ABC):
         "yielded_us",
     )
 
-    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
-        self.gate = gate
-        self.clock = gate.clock
-        self.demand = demand
-        self.claim = claim
+    def __init__(self, booking: Reservation, priority: str) -> None:
+        self.booking = booking
+        self.gate = booking.gate
+        self.clock = self.gate.clock
         self.priority = priority
         self.asked_us = self.due_us = self.clock.now_us()
         self.number = self.since = self.yielded_us = 0
         self.start = self.place = -1
         self.file: File | None = None
-        self.limit = ""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.blocks = False
 
@@ -114,8 +105,8 @@ class ThreadTicket(Ticket):
 
     __slots__ = ("_event",)
 
-    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
-        super().__init__(gate, demand, claim, priority)
+    def __init__(self, booking: Reservation, priority: str) -> None:
+        super().__init__(booking, priority)
         self.loop = asyncio._get_running_loop()
         self.blocks = self.loop is not None
         self._event = Bell()
@@ -134,8 +125,8 @@ class TaskTicket(Ticket):
 
     __slots__ = ("_future", "_running", "_woken")
 
-    def __init__(self, gate: Gate, demand: Demand, claim: Claim, priority: str) -> None:
-        super().__init__(gate, demand, claim, priority)
+    def __init__(self, booking: Reservation, priority: str) -> None:
+        super().__init__(booking, priority)
         self.loop = self._running = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
         self._woken = False

@@ -11,6 +11,7 @@ from pricing.estimate import CostRange, estimate, guess_endpoint
 from .clock import US_PER_S
 from .demand import Demand, normal_endpoint
 from .errors import ConfigError
+from .reservation import Reservation
 
 if TYPE_CHECKING:
     from .limiter import Limiter
@@ -95,20 +96,20 @@ def explain(
     guess = estimate(body, endpoint=endpoint, at=limiter.today())
     rank = limiter.priorities.named(priority)
     gate, wanted, _ = limiter.wants(body, normal_endpoint(endpoint), guess.model, lambda: guess.input, limiter.today())
-    claim = gate.claim(wanted, rank.spare_ppm)
-    lane = claim.lane
-    ahead_us = gate.line.ahead_us(claim, rank.priority)
-    waits_us = gate.waits_us(claim, ahead_us)
+    asked = Reservation(gate, wanted, rank.spare_ppm)
+    lane = asked.lane
+    ahead_us = gate.line.ahead_us(asked, rank.priority)
+    waits_us = gate.waits_us(asked, ahead_us)
     parts, full = [], ""
     for limit, key, charge_us, before_us, wait_us in zip(
-        lane.limits, lane.keys, claim.charges_us, ahead_us, waits_us, strict=True
+        lane.limits, lane.keys, asked.charges_us, ahead_us, waits_us, strict=True
     ):
         spent_us = gate.store.backlog_us(key)
         takes, spent, before = (us * limit.capacity // limit.period_us for us in (charge_us, spent_us, before_us))
         parts.append(Part(limit.name, limit.capacity, takes, spent, before, wait_us / US_PER_S))
         if limit.unit == "concurrent" and spent + before + takes > limit.capacity:
             full = limit.name
-    wait_us, name = gate.wait_us(claim, ahead_us)
+    wait_us, name = gate.wait_us(asked, ahead_us)
     halt = limiter.signals.halt
     return Explanation(
         lane.name,

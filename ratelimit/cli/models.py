@@ -102,8 +102,9 @@ def _limits(model: str, only_tier: str | None, tiers: TierTable) -> dict[str, An
         queue = tiers.batch_queue_tokens(model, name)
         if queue is not None:
             row["batch_queue_tokens"] = queue
-        until = tiers.scheme_of(name).effective_until
-        found[name] = {**row, "scheme_until": _day(until), "source": str(tiers.source(model, name))}
+        until = tiers.scheme(model, name).effective_until
+        source = "; ".join(str(one) for one in tiers.sources(model, name))
+        found[name] = {**row, "scheme_until": _day(until), "source": source}
     return found
 
 

@@ -8,12 +8,12 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..limit import Limit
 
 KINDS = ("requests", "tokens", "images", "concurrent")
-"""Units in the order of a Demand; every request takes one of what is concurrent."""
+"""Units in the order of a Demand."""
 
 
 class Lane:
@@ -49,42 +49,32 @@ def _plan(limit: Limit) -> tuple[int, int, int, int]:
     return kind, limit.period_us, limit.capacity, limit.burst_us
 
 
-class Claim(NamedTuple):
-    """What somebody who asked earlier is waiting for: nobody may be admitted if that would delay it.
+class Booking:
+    """What a request asks of its lane, and what `reserve` has charged for it; it ends once, settled or released.
 
-    lane        where it waits
-    charges_us  (n,) µs  what it is going to be charged
-    spare_ppm   ppm      the share of every burst it leaves free
+    lane        the limits it passes
+    charges_us  (n,) µs  bucket time charged per limit of the lane
+    spare_ppm   ppm      the share of every burst that must stay free afterwards
+    place       (n,)     per limit, once charged: its cell, the number of the charge there, the backlog (µs) it found
+    open                 it is charged, and has not ended
+    held                 the slots it holds, until the store is told that the request has ended
     """
 
-    lane: Lane
-    charges_us: tuple[int, ...]
-    spare_ppm: int = 0
+    __slots__ = ("charges_us", "held", "lane", "open", "place", "spare_ppm")
+
+    def __init__(self, lane: Lane, charges_us: Sequence[int], spare_ppm: int = 0) -> None:
+        self.lane = lane
+        self.charges_us = charges_us
+        self.spare_ppm = spare_ppm
+        self.place: Sequence[tuple[Any, int, int]] = ()
+        self.open = False
+        self.held: Any = None
 
     def spare_us(self) -> int:
         """How much it leaves free of the limit on which that is least."""
         limits = zip(self.lane.limits, self.charges_us, strict=True)
-        return (
-            min((limit.burst_us for limit, charge_us in limits if charge_us), default=0) * self.spare_ppm // 1_000_000
-        )
-
-
-class Booking:
-    """An admission that `reserve` has charged; it ends exactly once, settled or released.
-
-    charges_us  (n,) µs  bucket time charged per limit of the lane
-    place       (n,)     per limit: its cell, the number of the charge there, and the backlog (µs) the charge found
-    holds                it holds slots, until the store is told that the request has ended
-    """
-
-    __slots__ = ("charges_us", "holds", "lane", "open", "place")
-
-    def __init__(self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Any, int, int]]) -> None:
-        self.lane = lane
-        self.charges_us = charges_us
-        self.place = place
-        self.holds = False
-        self.open = True
+        least_us = min((limit.burst_us for limit, charge_us in limits if charge_us), default=0)
+        return least_us * self.spare_ppm // 1_000_000
 
 
 class Store(Protocol):
@@ -93,16 +83,13 @@ class Store(Protocol):
     def open(self, lane: Lane) -> None:
         """Make the cells of a lane known; a lane whose limits differ from those in force changes them."""
 
-    def reserve(
-        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
-    ) -> Booking | int:
+    def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
         """Charge every limit of the lane now, if all of them conform.
 
-        spare_ppm  ppm  the share of every burst that must stay free afterwards
-        ahead           claims that this must not delay, in the order of asking
+        ahead  what others, who asked earlier, are waiting for: this must not delay them; in the order of asking
 
-        → a Booking, or the time (µs, exact without `ahead`) until it could succeed; 0 where nobody knows, because
-          slots are taken: whoever frees one wakes the line. A refusal changes nothing
+        → None when the booking is charged, or the time (µs, exact without `ahead`) until it could be; 0 where nobody
+          knows, because slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:

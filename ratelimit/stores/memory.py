@@ -11,7 +11,7 @@ from ..clock import Clock, MonotonicClock
 from ..forks import reset_in_child
 from ..gcra import Bucket
 from ..limit import Limit
-from .base import Booking, Claim, Lane
+from .base import Booking, Lane
 
 INITIAL_SLACK_US = 100_000
 """Burst left unused before anything is known of the network: a first connection is slower than a warm one."""
@@ -21,20 +21,23 @@ MAX_SLACK_US = 2_000_000
 """At most so much is ever learned at once, however late a request was."""
 
 
-class _Holding(Booking):
-    """A booking that holds slots; one that is dropped without an end gives them back."""
+class _Held:
+    """The slots that a booking holds. Those of a booking that is dropped without an end come back too."""
 
-    __slots__ = ("_store",)
+    __slots__ = ("_slots", "_store")
 
-    def __init__(
-        self, lane: Lane, charges_us: tuple[int, ...], place: Sequence[tuple[Cell, int, int]], store: MemoryStore
-    ) -> None:
-        super().__init__(lane, charges_us, place)
-        self.holds = True
+    def __init__(self, store: MemoryStore, slots: list[tuple[Slots, int]]) -> None:
         self._store = store
+        self._slots = slots
 
-    def __del__(self) -> None:
-        self._store.finish(self)
+    def free(self) -> None:
+        """Give them back; a second time is a no-op."""
+        with self._store._lock:
+            for cell, charge_us in self._slots:
+                cell.free(charge_us)
+            self._slots = []
+
+    __del__ = free
 
 
 class MemoryStore:
@@ -42,6 +45,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock | None = None, *, initial_slack_us: int = INITIAL_SLACK_US) -> None:
         self.clock: Clock = clock or MonotonicClock()
+        self._read_us = self.clock.now_us
         self._initial_slack_us = initial_slack_us
         self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
         self._cells: dict[str, Cell] = {}
@@ -61,14 +65,12 @@ class MemoryStore:
         with self._lock:
             self._open(lane)
 
-    def reserve(
-        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
-    ) -> Booking | int:
+    def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
+        lane, charges_us = booking.lane, booking.charges_us
         with self._lock:
             cells, plain, holds = lane.opened or self._open(lane)
-            now_us = self._now_us()
-            act_us = now_us
-            if plain and not spare_ppm and not ahead:
+            now_us = act_us = self._now_us()
+            if plain and not booking.spare_ppm and not ahead:
                 for (cell, burst_us), charge_us in zip(cells, charges_us):  # noqa: B905  # of one lane: of one length
                     at_us = cell.tat_us + charge_us - burst_us + cell.slack_us
                     if at_us > act_us and charge_us:
@@ -76,30 +78,31 @@ class MemoryStore:
                     if cell.closed_until_us > act_us:
                         act_us = cell.closed_until_us
             else:
-                act_us = _earliest_us(cells, charges_us, spare_ppm, now_us)
+                act_us = _earliest_us(cells, booking, now_us)
                 if act_us == now_us:
-                    if holds and not _fit(cells, charges_us, spare_ppm):
+                    if holds and not _fit(cells, booking):
                         return 0
                     if ahead:
-                        act_us = self._behind(lane, charges_us, spare_ppm, ahead, now_us)
+                        act_us = self._behind(booking, ahead, now_us)
             if act_us > now_us:
                 return act_us - now_us
             place = []
             for (cell, _), charge_us in zip(cells, charges_us):  # noqa: B905  # as above
                 tat_us = cell.tat_us
                 place.append((cell, cell.charge(now_us, charge_us) if charge_us else 0, tat_us - now_us))
+            booking.place = place
+            booking.open = True
             if holds:
-                return _Holding(lane, charges_us, place, self)
-            return Booking(lane, charges_us, place)
+                pairs = zip(cells, charges_us, strict=True)
+                booking.held = _Held(self, [(cell, us) for (cell, _), us in pairs if isinstance(cell, Slots)])
+            return None
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
             if not booking.open:
                 return
             booking.open = False
-            for (cell, number, _), booked_us, true_us in zip(
-                booking.place, booking.charges_us, charges_us, strict=True
-            ):
+            for (cell, number, _), booked_us, true_us in zip(booking.place, booking.charges_us, charges_us):  # noqa: B905  # as above
                 if true_us < booked_us:
                     cell.refund(number, booked_us - true_us)
                 elif true_us > booked_us:
@@ -110,12 +113,9 @@ class MemoryStore:
         self.finish(booking)
 
     def finish(self, booking: Booking) -> None:
-        with self._lock:
-            if booking.holds:
-                booking.holds = False
-                for (cell, _, _), charge_us in zip(booking.place, booking.charges_us, strict=True):
-                    if isinstance(cell, Slots):
-                        cell.free(charge_us)
+        held, booking.held = booking.held, None
+        if held is not None:
+            held.free()
 
     def arrived(self, booking: Booking, ago_us: int) -> None:
         with self._lock:
@@ -166,7 +166,7 @@ class MemoryStore:
             return cell.slack_us if cell is not None else 0
 
     def _now_us(self) -> int:
-        now_us = self.clock.now_us() + self._stepped_us
+        now_us = self._read_us() + self._stepped_us
         if now_us < self._latest_us:
             # A clock that steps back must never look like a bucket that has refilled less, nor like one refilled twice;
             # nor may everybody wait until it has caught up: time goes on from the latest instant seen.
@@ -218,53 +218,51 @@ class MemoryStore:
         for lane in self._lanes.pop(key, ()):
             lane.opened = None
 
-    def _behind(
-        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int, ahead: tuple[Claim, ...], now_us: int
-    ) -> int:
+    def _behind(self, booking: Booking, ahead: Sequence[Booking], now_us: int) -> int:
         """When a request that could act now may, not to delay those who asked earlier: now, or after all of them.
 
         Those who wait for a slot could have one at any time: what else they want is kept for them from now on.
         """
-        cells = lane.opened[0]
+        cells = booking.lane.opened[0]
         trial: dict[int, Cell] = {}
-        undelayed = [self._try(claim, trial, now_us) for claim in ahead]
-        after_us = _earliest_us(_twins(cells, trial), charges_us, spare_ppm, max(now_us, *undelayed))
+        undelayed = [self._try(one, trial, now_us) for one in ahead]
+        after_us = _earliest_us(_twins(cells, trial), booking, max(now_us, *undelayed))
         trial = {}
-        for (cell, _), charge_us in zip(_twins(cells, trial), charges_us, strict=True):
+        for (cell, _), charge_us in zip(_twins(cells, trial), booking.charges_us, strict=True):
             if charge_us:
                 cell.charge(now_us, charge_us)
-        delayed = [self._try(claim, trial, now_us) for claim in ahead]
+        delayed = [self._try(one, trial, now_us) for one in ahead]
         return now_us if all(now <= then for now, then in zip(delayed, undelayed, strict=True)) else after_us
 
-    def _try(self, claim: Claim, trial: dict[int, Cell], now_us: int) -> int:
-        """Charge a claim to copies of its cells at its earliest instant, and say when that is."""
-        cells = _twins((claim.lane.opened or self._open(claim.lane))[0], trial)
-        act_us = _earliest_us(cells, claim.charges_us, claim.spare_ppm, now_us)
-        for (cell, _), charge_us in zip(cells, claim.charges_us, strict=True):
+    def _try(self, booking: Booking, trial: dict[int, Cell], now_us: int) -> int:
+        """Charge a booking to copies of its cells at its earliest instant, and say when that is."""
+        cells = _twins((booking.lane.opened or self._open(booking.lane))[0], trial)
+        act_us = _earliest_us(cells, booking, now_us)
+        for (cell, _), charge_us in zip(cells, booking.charges_us, strict=True):
             if charge_us:
                 cell.charge(act_us, charge_us)
         return act_us
 
 
-def _earliest_us(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...], spare_ppm: int, now_us: int) -> int:
-    """The earliest instant at which every charge conforms.
+def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Booking, now_us: int) -> int:
+    """The earliest instant at which every charge of a booking conforms.
 
     A conforming instant of one window may be found only after another limit has pushed the first on: a window looks at
     what is in it at that instant, and less is in it later, so one pass is enough.
     """
     act_us = now_us
-    for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True):
+    for (cell, burst_us), charge_us in zip(cells, booking.charges_us, strict=True):
         if charge_us:
-            at_us = cell.earliest_us(charge_us, room_us(charge_us, burst_us, cell.slack_us, spare_ppm), now_us)
-            act_us = max(act_us, at_us)
+            free_us = room_us(charge_us, burst_us, cell.slack_us, booking.spare_ppm)
+            act_us = max(act_us, cell.earliest_us(charge_us, free_us, now_us))
     return act_us
 
 
-def _fit(cells: tuple[tuple[Cell, int], ...], charges_us: tuple[int, ...], spare_ppm: int) -> bool:
+def _fit(cells: tuple[tuple[Cell, int], ...], booking: Booking) -> bool:
     """Say whether every slot that is asked for is free."""
     return all(
-        cell.fit(charge_us, room_us(charge_us, burst_us, 0, spare_ppm))
-        for (cell, burst_us), charge_us in zip(cells, charges_us, strict=True)
+        cell.fit(charge_us, room_us(charge_us, burst_us, 0, booking.spare_ppm))
+        for (cell, burst_us), charge_us in zip(cells, booking.charges_us, strict=True)
         if isinstance(cell, Slots)
     )
 

@@ -114,7 +114,7 @@ def test_an_image_has_a_flat_charge() -> None:
     """Images in Chat are counted, and each is charged 765 tokens whatever its size."""
     parts = [{"type": "text", "text": "a" * 8}] + [{"type": "image_url", "image_url": {"url": "https://x"}}] * 2
     charged = demand({"model": "gpt-4o", "messages": [{"role": "user", "content": parts}]}, endpoint=CHAT, at=DAY)
-    assert charged == Demand(1, 2 + 1 + 1 + 2 * 765, 2, "observed", False)
+    assert charged == Demand(1, 2 + 1 + 1 + 2 * 765, 2)
 
 
 def test_documented_is_the_larger_of_input_and_cap() -> None:
@@ -147,7 +147,7 @@ def test_families_without_evidence_are_assumed(model: Any) -> None:
 def test_an_endpoint_without_a_formula_takes_a_request() -> None:
     """Where nothing is known about tokens, one request is charged, and that is marked as assumed."""
     for endpoint in ("/v1/moderations", "/v1/audio/speech"):
-        assert demand({"input": "Hello!"}, endpoint=endpoint) == Demand(1, 0, 0, "observed", True)
+        assert demand({"input": "Hello!"}, endpoint=endpoint) == Demand(1, 0, assumed=True)
 
 
 def test_token_arrays_are_charged_by_the_token() -> None:

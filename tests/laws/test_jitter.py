@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ratelimit.limit import Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock
+from ratelimit.testing import ManualClock, ask
 
 
 class Arrivals:
@@ -64,10 +64,10 @@ def test_late_requests_cause_no_refusals(case: tuple[int, list[tuple[int, int, f
     for pause_us, tokens, share in requests:
         clock.advance(pause_us)
         charges = (limits[0].charge_us(1), limits[1].charge_us(tokens))
-        answer = store.reserve(lane, charges)
+        answer = ask(store, lane, charges)
         while not isinstance(answer, Booking):
             clock.advance(answer)
-            answer = store.reserve(lane, charges)
+            answer = ask(store, lane, charges)
         allowed_us = slack_us + max(0, min(backlog_us for *_, backlog_us in answer.place))
         arrivals.append((clock.now_us() + int(allowed_us * share), (1, tokens)))
     server = Arrivals(limits)
@@ -83,10 +83,10 @@ def test_without_slack_a_late_first_request_costs_a_refusal() -> None:
     lane = Lane("m", (limit,), ("m:rpm",))
     arrivals = []
     for k in range(62):
-        answer = store.reserve(lane, (limit.charge_us(1),))
+        answer = ask(store, lane, (limit.charge_us(1),))
         while not isinstance(answer, Booking):
             clock.advance(answer)
-            answer = store.reserve(lane, (limit.charge_us(1),))
+            answer = ask(store, lane, (limit.charge_us(1),))
         arrivals.append((clock.now_us() + (2_000_000 if k < 60 else 0), (1,)))
     server = Arrivals((limit,))
     assert not all(server.take(amounts, at_us) for at_us, amounts in sorted(arrivals))
@@ -97,7 +97,7 @@ def test_the_slack_grows_to_what_was_seen_and_is_bounded() -> None:
     limit = Limit("rpm", "requests", 60)
     store = MemoryStore(ManualClock(), initial_slack_us=1_000)
     lane = Lane("m", (limit,), ("m:rpm",))
-    store.reserve(lane, (limit.charge_us(1),))
+    ask(store, lane, (limit.charge_us(1),))
     assert store.slack_us("m:rpm") == 1_000
     store.widen("m:rpm", 50_000)
     assert store.slack_us("m:rpm") == 50_000

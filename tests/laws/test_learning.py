@@ -21,7 +21,7 @@ from ratelimit.clock import LoopClock
 from ratelimit.demand import Demand
 from ratelimit.headers import Observation, Refusal
 from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking
+from ratelimit.reservation import Reservation
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
@@ -254,7 +254,7 @@ def test_no_observation_ever_lets_more_through(script: list[tuple[str, str, int,
     }
     hears, deaf = (ratelimit.Limiter(limits=table, store=MemoryStore(clock, initial_slack_us=0)) for _ in range(2))
     gate, other = hears.gate(MODEL), deaf.gate(MODEL)
-    pairs: list[tuple[Booking, Booking, int]] = []
+    pairs: list[tuple[Reservation, Reservation, int]] = []
     for kind, name, amount, more in script:
         if kind == "seen":
             seen(hears, name, amount, more)
@@ -273,17 +273,15 @@ def test_no_observation_ever_lets_more_through(script: list[tuple[str, str, int,
                 limiter.store.settle(booking, tuple(charges))
         elif kind == "ask":
             clock.advance(more)
-            demand = Demand(1, amount, 0, "observed")
+            demand = Demand(1, amount)
             try:
-                claim = gate.claim(demand)
+                mine = Reservation(gate, demand)
             except ratelimit.NeverFits:
                 continue  # by the smaller limit
-            charges_us = other.claim(demand).charges_us
-            answer = hears.store.reserve(*claim)
-            if isinstance(answer, Booking):
-                twin = deaf.store.reserve(other.lane, charges_us)
-                assert isinstance(twin, Booking)
-                pairs.append((answer, twin, amount))
+            if hears.store.reserve(mine) is None:
+                twin = Reservation(other, demand)
+                assert deaf.store.reserve(twin) is None
+                pairs.append((mine, twin, amount))
 
 
 def test_a_limit_that_goes_up_and_down_costs_no_memory() -> None:

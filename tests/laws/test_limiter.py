@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -15,7 +16,7 @@ import ratelimit
 from ratelimit.clock import LoopClock, MonotonicClock
 from ratelimit.headers import Refusal
 from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking, Claim, Lane
+from ratelimit.stores.base import Booking
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
@@ -27,11 +28,9 @@ class CountingStore(MemoryStore):
 
     asked = 0
 
-    def reserve(
-        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
-    ) -> Booking | int:
+    def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
         self.asked += 1
-        return super().reserve(lane, charges_us, spare_ppm, ahead)
+        return super().reserve(booking, ahead)
 
 
 def manual(limits: dict[str, int], **settings: object) -> tuple[ratelimit.Limiter, ManualClock]:

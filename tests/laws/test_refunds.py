@@ -15,7 +15,7 @@ from ratelimit.gcra import Bucket
 from ratelimit.limit import Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock
+from ratelimit.testing import ManualClock, ask
 
 
 def replay(history: list[list[int]]) -> int:
@@ -100,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.clock.advance(pause)
         where = self.lanes[lane]
         charges = (where.limits[0].charge_us(1), where.limits[1].charge_us(tokens))
-        answer = self.store.reserve(where, charges)
+        answer = ask(self.store, where, charges)
         if isinstance(answer, Booking):
             rows = []
             for key, charge_us in zip(where.keys, charges, strict=True):

@@ -15,7 +15,7 @@ from ratelimit.cells import Window
 from ratelimit.limit import Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock
+from ratelimit.testing import ManualClock, ask
 
 MINUTE_US = 60_000_000
 
@@ -86,7 +86,7 @@ def test_no_window_of_the_server_is_overrun(
     for pause_us, amounts, late, ends in requests:
         clock.advance(pause_us)
         charges = charges_of(lane, amounts)
-        while not isinstance(answer := store.reserve(lane, charges), Booking):
+        while not isinstance(answer := ask(store, lane, charges), Booking):
             if answer:
                 clock.advance(answer)
             else:
@@ -127,7 +127,7 @@ def test_a_reply_shortens_the_margin_and_overruns_no_window(
     for pause_us, share, late, answered in requests:
         clock.advance(pause_us)
         amount = int(share * limit.largest)
-        while not isinstance(answer := store.reserve(lane, charges_of(lane, [amount])), Booking):
+        while not isinstance(answer := ask(store, lane, charges_of(lane, [amount])), Booking):
             clock.advance(answer)
         arrived_us = clock.now_us() + int(late * store.slack_us(lane.keys[0]))
         came.append((arrived_us, amount))
@@ -151,7 +151,7 @@ def test_a_bucket_that_turns_out_to_be_a_window_is_not_closed_for_its_backlog() 
     store.observe(before.keys[0], MINUTE_US)
     after = Lane("m", (window,), before.keys)
     store.open(after)
-    assert store.reserve(after, charges_of(after, [1])) == 1_000_000
+    assert ask(store, after, charges_of(after, [1])) == 1_000_000
 
 
 def test_a_quick_server_costs_no_margin() -> None:
@@ -161,11 +161,11 @@ def test_a_quick_server_costs_no_margin() -> None:
     store = MemoryStore(clock, initial_slack_us=50_000)
     lane = lane_of([limit])
     for waits_us, answered in ((0, True), (1_000_000, True), (1_000_000, False), (1_050_000, False)):
-        answer = store.reserve(lane, charges_of(lane, [1]))
+        answer = ask(store, lane, charges_of(lane, [1]))
         if waits_us:
             assert answer == waits_us
             clock.advance(waits_us)
-            answer = store.reserve(lane, charges_of(lane, [1]))
+            answer = ask(store, lane, charges_of(lane, [1]))
         assert isinstance(answer, Booking)
         if answered:
             store.arrived(answer, 0)
@@ -185,12 +185,12 @@ def test_a_refusal_by_a_window_is_the_exact_time_at_which_it_ends(
     for pause_us, amounts, _, _ in requests:
         clock.advance(pause_us)
         charges = charges_of(lane, amounts)
-        answer = store.reserve(lane, charges)
+        answer = ask(store, lane, charges)
         if not isinstance(answer, Booking):
             clock.advance(answer - 1)
-            assert store.reserve(lane, charges) == 1
+            assert ask(store, lane, charges) == 1
             clock.advance(1)
-            assert isinstance(store.reserve(lane, charges), Booking)
+            assert isinstance(ask(store, lane, charges), Booking)
 
 
 moves = st.lists(
@@ -261,7 +261,7 @@ def test_a_busy_window_learns_of_late_requests() -> None:
     store = MemoryStore(ManualClock(), initial_slack_us=0)
     lane = lane_of([limit])
     for _ in range(3):
-        answer = store.reserve(lane, charges_of(lane, [1]))
+        answer = ask(store, lane, charges_of(lane, [1]))
         assert isinstance(answer, Booking)
     assert max(0, *(backlog_us for _, _, backlog_us in answer.place)) == 0
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import ratelimit
 from ratelimit.errors import AdmissionError
 from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking, Claim, Lane
+from ratelimit.stores.base import Booking
 from ratelimit.stores.memory import MemoryStore
 
 from .auditor import Auditor
@@ -45,11 +46,9 @@ class CountingStore(MemoryStore):
 
     asked = 0
 
-    def reserve(
-        self, lane: Lane, charges_us: tuple[int, ...], spare_ppm: int = 0, ahead: tuple[Claim, ...] = ()
-    ) -> Booking | int:
+    def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
         self.asked += 1
-        return super().reserve(lane, charges_us, spare_ppm, ahead)
+        return super().reserve(booking, ahead)
 
 
 def limiter_of(world: World, clock: StepClock) -> ratelimit.Limiter:

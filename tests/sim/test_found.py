@@ -8,7 +8,7 @@ from ratelimit.headers import Refusal, observations, rate_limits
 from ratelimit.limit import MINUTE_US, Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock
+from ratelimit.testing import ManualClock, ask
 
 
 def test_headroom_takes_slots_and_does_not_halve_them() -> None:
@@ -24,8 +24,8 @@ def test_a_window_holds_as_many_requests_as_it_may() -> None:
     lane = Lane("m", (Limit("rpm", "requests", 7, MINUTE_US, MINUTE_US, True),), ("m:rpm",))
     _, period_us, capacity, _ = lane.plan[0]
     charges_us = (-(-period_us // capacity),)
-    assert all(isinstance(store.reserve(lane, charges_us), Booking) for _ in range(7))
-    assert store.reserve(lane, charges_us) == MINUTE_US
+    assert all(isinstance(ask(store, lane, charges_us), Booking) for _ in range(7))
+    assert ask(store, lane, charges_us) == MINUTE_US
 
 
 def test_a_window_shorter_than_a_request_still_lets_one_through() -> None:
@@ -44,13 +44,13 @@ def test_a_clock_that_steps_back_holds_nobody_up() -> None:
     store = MemoryStore(clock, initial_slack_us=0)
     limit = Limit("rpm", "requests", 1)
     lane = Lane("m", (limit,), ("m:rpm",))
-    assert isinstance(store.reserve(lane, (limit.charge_us(1),)), Booking)
+    assert isinstance(ask(store, lane, (limit.charge_us(1),)), Booking)
     clock.advance(-3_600_000_000)
-    assert store.reserve(lane, (limit.charge_us(1),)) == MINUTE_US
+    assert ask(store, lane, (limit.charge_us(1),)) == MINUTE_US
     clock.advance(MINUTE_US - 1)
-    assert store.reserve(lane, (limit.charge_us(1),)) == 1
+    assert ask(store, lane, (limit.charge_us(1),)) == 1
     clock.advance(1)
-    assert isinstance(store.reserve(lane, (limit.charge_us(1),)), Booking)
+    assert isinstance(ask(store, lane, (limit.charge_us(1),)), Booking)
 
 
 def test_whole_units_that_remain_hide_no_rival() -> None:

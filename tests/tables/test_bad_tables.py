@@ -174,7 +174,7 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
         "rows[0].usd_per_mtok.cache_input",
         ("unknown key 'cache_input'; did you mean 'cached_input'?",),
     ),
-    "prices-unknown-model": (6, "rows[0].model", ("unknown model 'o9'; the cards are o3-pro, o3, o3-mini",)),
+    "prices-unknown-model": (6, "rows[0].model", ("unknown model 'o9'; did you mean o3 or o1?",)),
     "prices-unknown-service-tier": (
         7,
         "rows[0].service_tier",
@@ -237,7 +237,7 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
         ("unknown tier 'build' in scheme numbered", "its tiers are tier_1"),
     ),
     "tiers-unknown-limit": (20, "limits[0].tiers.tier_1.tpn", ("unknown key 'tpn'; did you mean 'tpm'?",)),
-    "tiers-unknown-model": (16, "limits[0].model", ("unknown model 'o3-prp'; the cards are o3-pro, o3, o3-mini",)),
+    "tiers-unknown-model": (16, "limits[0].model", ("unknown model 'o3-prp'; did you mean o3-pro or ",)),
     "tiers-unknown-scheme": (17, "limits[0].scheme", ("expected one of numbered, named, found 'numberd'",)),
     "tiers-unknown-tier": (
         20,

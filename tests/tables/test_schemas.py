@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pricing._yaml import Node
-from pricing.cards import ENCODINGS, ENDPOINTS, FEATURES, MODALITIES
+from pricing.cards import CHAT_TOOLS, DETAILS, ENCODINGS, ENDPOINTS, FEATURES, MODALITIES
 from pricing.errors import TableError
 from pricing.prices import KINDS, SERVICE_TIERS
 from pricing.resources import data_path
@@ -121,11 +121,10 @@ def test_every_property_is_described_and_no_other_is_allowed(kind: str) -> None:
         ("tiers", "$defs.rule.properties.base.enum", BASES),
         ("tiers", "$defs.rule.properties.endpoint.enum", ADMISSION_ENDPOINTS),
         ("tiers", "properties.admission.required", POLICIES),
-        (
-            "tiers",
-            "$defs.limits.properties.tiers.additionalProperties.oneOf.1.properties",
-            (*KNOWN, "batch_queue_tokens"),
-        ),
+        ("models", "$defs.card.properties.chat_tools.enum", CHAT_TOOLS),
+        ("models", "$defs.card.properties.image_tokens.properties.patches.properties", DETAILS),
+        ("models", "$defs.card.properties.image_tokens.properties.auto.enum", DETAILS),
+        ("tiers", "$defs.numbers.properties", (*KNOWN, "batch_queue_tokens")),
     ],
 )
 def test_the_schema_knows_the_same_words(kind: str, place: str, known: tuple[str, ...]) -> None:
