@@ -2,35 +2,15 @@
 
 Two rules are published: tiles (a base, and so much for every square of 512 pixels) and patches (one for every square
 of 32 pixels, up to a budget, times a multiplier). Source: guides/images-vision, 2026-07-15; recorded counts confirm
-the tiles to the token and the patches within one (2025-04 … 2026-08).
+the tiles to the token and the patches within one (2025-04 … 2026-08). The rules are rows of data/models.yaml.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
-
-class Tiles(NamedTuple):
-    """So much for the image, and so much for each tile."""
-
-    base: int
-    tile: int
-
-
-class Patches(NamedTuple):
-    """A token for each patch, times `per_mille` / 1000; None where the page names no budget or no longest side.
-
-    most_per_mille  where recordings and the page disagree: the larger of the two; 0 where they do not
-    original        (budget, longest side) for the detail "original"
-    """
-
-    budget: int | None
-    side_px: int | None
-    per_mille: int = 1_000
-    most_per_mille: int = 0
-    original: tuple[int, int] | None = None
+from ..cards import ImageRule, Patches, resolve
 
 
 class Range(NamedTuple):
@@ -48,85 +28,49 @@ TYPICAL_PX = (1_024, 1_024)
 """The size taken for an image that is only named, by an address or an id."""
 _PATCH_PX, _TILE_PX, _FIT_PX, _SHORT_PX = 32, 512, 2_048, 768
 _MOST_TILES = 8  # a short side of 768 beside a long one of 2048: 2 × 4
-_SMALL = Patches(1_536, 2_048)
 
-# By name; the longest that fits wins. Source: guides/images-vision, 2026-07-15. Recordings of gpt-5.4, 5.5 and 5-mini
-# count 1.2 a patch (eleven, until 2026-08); the page says nothing of the first two, and 1.62 for the last.
-_RULES: dict[str, Tiles | Patches | None] = {
-    "gpt-4o": Tiles(85, 170),
-    "gpt-4.1": Tiles(85, 170),
-    "gpt-4.5": Tiles(85, 170),
-    "gpt-4o-mini": Tiles(2_833, 5_667),
-    "gpt-5": Tiles(70, 140),
-    "o1": Tiles(75, 150),
-    "o3": Tiles(75, 150),
-    "computer-use-preview": Tiles(65, 129),
-    "gpt-4.1-mini": _SMALL._replace(per_mille=1_620),
-    "gpt-5-mini": _SMALL._replace(per_mille=1_200, most_per_mille=1_620),
-    "gpt-5.4-mini": _SMALL._replace(per_mille=1_620),
-    "gpt-4.1-nano": _SMALL._replace(per_mille=2_460),
-    "gpt-5-nano": _SMALL._replace(per_mille=2_460),
-    "gpt-5.4-nano": _SMALL._replace(per_mille=2_460),
-    "o4-mini": _SMALL._replace(per_mille=1_720),
-    "gpt-5.2": _SMALL,
-    "gpt-5.3-codex": _SMALL,
-    "gpt-5-codex-mini": _SMALL,
-    "gpt-5.1-codex-mini": _SMALL,
-    "gpt-5.4": Patches(2_500, 2_048, 1_200, original=(10_000, 6_000)),
-    "gpt-5.5": Patches(10_000, 6_000, 1_200, original=(10_000, 6_000)),
-    "gpt-5.6": Patches(None, None),
-    # No rule was found for these, and that of the family before them is none.
-    "gpt-5.1": None,
-    "o3-pro": None,
-    "o3-mini": None,
-    "o1-mini": None,
-    "gpt-5-pro": None,
-    "gpt-5.2-pro": None,
-    "gpt-5.4-pro": None,
-    "gpt-5.5-pro": None,
-    "gpt-6": None,
-}
+# Percent of a patch in recordings (eleven, 2026-05 … 2026-08). The page names none for the first two, 162 for
+# the last.
+_RECORDED_PERCENT = {"gpt-5.4": 120, "gpt-5.5": 120, "gpt-5-mini": 120}
+_BY_RULE = "images: counted by the published rule"
 
 
-@lru_cache(maxsize=1024)
-def rule_of(model: str) -> Tiles | Patches | None:
-    """Find the published rule of a model; None when there is none."""
-    names = [name for name in _RULES if model == name or model.startswith((name + "-", name + "."))]
-    return _RULES[max(names, key=len)] if names else None
-
-
-def image_tokens(rule: Tiles | Patches | None, size: tuple[int, int] | None, detail: str | None) -> Range:
-    """Count an image; within bounds where its size or its rule is not known.
+def image_tokens(model: str, size: tuple[int, int] | None, detail: str | None) -> Range:
+    """Count an image; within bounds where its size or the model's rule is not known.
 
     size    (width, height) px; None when it is not in the request
     detail  "low" | "high" | "original" | "auto"; None counts as auto
     """
-    if rule is None:
+    card = resolve(model)
+    if card is None or card.image_tokens is None:
         return Range(*UNKNOWN, "images: no rule is published for this model")
-    if isinstance(rule, Tiles):
-        if detail == "low":
-            return Range(rule.base, rule.base, rule.base, "images: counted by the published rule")
-        if size is not None:
-            tokens = rule.base + rule.tile * _tiles(*size)
-            return Range(tokens, tokens, tokens, "images: counted by the published rule")
-        return Range(
-            rule.base,
-            rule.base + rule.tile * _tiles(*TYPICAL_PX),
-            rule.base + rule.tile * _MOST_TILES,
-            "images: their size is not in the request",
-        )
-    if detail == "original" and rule.original is not None:
-        rule = rule._replace(budget=rule.original[0], side_px=rule.original[1])
-    most_per_mille = max(rule.per_mille, rule.most_per_mille)
+    rule = card.image_tokens
+    if rule.tiles is None:
+        return _by_patches(rule, size, detail, _RECORDED_PERCENT.get(card.model, rule.multiplier_percent))
+    base, tile = rule.tiles
+    if detail == "low":
+        return Range(base, base, base, _BY_RULE)
     if size is None:
-        most = UNKNOWN[2] if rule.budget is None else _times(rule.budget, most_per_mille) + 2
-        likely = min(most, _times(_patches(*TYPICAL_PX, rule), rule.per_mille))
+        likely = base + tile * _tiles(*TYPICAL_PX)
+        return Range(base, likely, base + tile * _MOST_TILES, "images: their size is not in the request")
+    tokens = base + tile * _tiles(*size)
+    return Range(tokens, tokens, tokens, _BY_RULE)
+
+
+def _by_patches(rule: ImageRule, size: tuple[int, int] | None, detail: str | None, percent: int) -> Range:
+    patches = rule.patches
+    level = patches.get(detail or "") or patches.get(rule.auto or "") or patches.get("default")
+    level = level or next(iter(patches.values()))
+    most_percent = max(percent, rule.multiplier_percent)
+    if size is None:
+        most = UNKNOWN[2] if level.budget is None else _times(level.budget, most_percent) + 2
+        likely = min(most, _times(_patches(*TYPICAL_PX, level), percent))
         return Range(0, likely, most, "images: their size is not in the request")
-    patches = _patches(*size, rule)
-    tokens, most = _times(patches, rule.per_mille), _times(patches, most_per_mille) + 2
+    number = _patches(*size, level)
+    tokens, most = _times(number, percent), _times(number, most_percent) + 2
     if detail == "low":
         return Range(0, tokens, most, "images: what low detail counts here is not published")
-    return Range(max(0, tokens - 2), tokens, most, "images: counted by the published rule")
+    return Range(max(0, tokens - 2), tokens, most, _BY_RULE)
 
 
 def _tiles(width: int, height: int) -> int:
@@ -137,23 +81,23 @@ def _tiles(width: int, height: int) -> int:
     return across * down
 
 
-def _patches(width: int, height: int, rule: Patches) -> int:
+def _patches(width: int, height: int, level: Patches) -> int:
     """Count the patches: shrunk to the longest side, then until they fit the budget."""
-    if rule.side_px is not None and max(width, height) > rule.side_px:
-        scale = rule.side_px / max(width, height)
+    if level.max_side is not None and max(width, height) > level.max_side:
+        scale = level.max_side / max(width, height)
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
     patches = math.ceil(width / _PATCH_PX) * math.ceil(height / _PATCH_PX)
-    if rule.budget is None or patches <= rule.budget:
+    if level.budget is None or patches <= level.budget:
         return patches
-    scale = math.sqrt(_PATCH_PX**2 * rule.budget / (width * height))
+    scale = math.sqrt(_PATCH_PX**2 * level.budget / (width * height))
     across, down = width * scale / _PATCH_PX, height * scale / _PATCH_PX
     scale *= min(max(1, math.floor(across)) / across, max(1, math.floor(down)) / down)
     width, height = max(1, int(width * scale)), max(1, int(height * scale))
-    return min(rule.budget, math.ceil(width / _PATCH_PX) * math.ceil(height / _PATCH_PX))
+    return min(level.budget, math.ceil(width / _PATCH_PX) * math.ceil(height / _PATCH_PX))
 
 
-def _times(patches: int, per_mille: int) -> int:
-    return -(-patches * per_mille // 1_000)
+def _times(patches: int, percent: int) -> int:
+    return -(-patches * percent // 100)
 
 
 def image_size(head: bytes) -> tuple[int, int] | None:

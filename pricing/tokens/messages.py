@@ -15,7 +15,7 @@ from . import tools as rendering
 from .attachments import audio_tokens, file_tokens, size_of, text_of
 from .encodings import Family, family_of
 from .guess import guess_text
-from .images import Range, image_tokens, rule_of
+from .images import Range, image_tokens
 from .text import count_text
 
 PER_MESSAGE = 3
@@ -230,7 +230,7 @@ class _Counter:
         if isinstance(image, Mapping):
             detail, image = image.get("detail"), image.get("url")
         detail = detail if isinstance(detail, str) else None
-        self.between(image_tokens(rule_of(self._model), size_of(image), detail))
+        self.between(image_tokens(self._model, size_of(image), detail))
 
     def chat_message(self, message: Any) -> None:
         if not isinstance(message, Mapping):
