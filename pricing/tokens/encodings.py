@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 # Split patterns and special tokens as in tiktoken 0.14, tiktoken_ext/openai_public.py (MIT).
-_PATTERNS = {
+PATTERNS = {
     "o200k_base": "|".join(
         [
             r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -117,7 +117,7 @@ def get_encoding(name: str) -> Encoding:
 def _build(name: str) -> Encoding:
     from tiktoken import Encoding
 
-    return Encoding(name, pat_str=_PATTERNS[name], mergeable_ranks=read_ranks(name), special_tokens=_SPECIAL[name])
+    return Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=read_ranks(name), special_tokens=_SPECIAL[name])
 
 
 def read_ranks(name: str) -> dict[bytes, int]:
