@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 from .encodings import get_encoding
+from .runs import IS_RUN, count_run
 
 MEMO_ENTRIES = 4096
 MEMO_CHARS = 4_000_000
@@ -23,10 +24,11 @@ _SAFE_CUT = re.compile(r"(?<=[a-z])(?= [A-Za-z])|(?<=\n)(?=[A-Za-z0-9])")
 class _Memo:
     """Counts of whole texts, for one encoding."""
 
-    __slots__ = ("_chars", "_counts", "_encode", "_lock", "engine")
+    __slots__ = ("_chars", "_counts", "_encode", "_encoding", "_lock", "engine")
 
     def __init__(self, name: str) -> None:
-        self._encode = get_encoding(name).encode
+        self._encoding = get_encoding(name)
+        self._encode = self._encoding.encode
         self.engine: Callable[[str], int] | None = None  # a faster one, in the place of tiktoken
         self._counts: dict[str, int] = {}
         self._chars = 0
@@ -52,6 +54,11 @@ class _Memo:
         return count
 
     def _piece(self, piece: str) -> int:
+        if IS_RUN.fullmatch(piece):
+            decode = self._encoding.decode_single_token_bytes
+            count = count_run(piece, self._encode, lambda token: len(decode(token)))
+            if count is not None:
+                return count
         try:
             return len(self._encode(piece, disallowed_special=()))
         except ValueError:
