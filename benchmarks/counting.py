@@ -185,7 +185,7 @@ main(["estimate", sys.argv[1], "--json", "--at", "2026-07-15"])
 
 
 def job(rounds: int, megabytes: int) -> dict[str, Any]:
-    """Wall seconds of the whole processes, by kind of counting, and the largest resident set of each."""
+    """Wall and CPU seconds of the whole processes, by kind of counting, and the largest resident set of each."""
     rng = random.Random(2)
     pool = [message for kind in KINDS for message in cut(raw(kind, rng), rng)]
     programs = {"plain loop": (PLAIN, ""), "ratecard": (OURS, "tiktoken")}
@@ -194,6 +194,7 @@ def job(rounds: int, megabytes: int) -> dict[str, Any]:
 
         programs["ratecard with fastokens"] = (OURS, "fastokens")
     walls: dict[str, list[float]] = {name: [] for name in programs}
+    spent: dict[str, list[float]] = {name: [] for name in programs}
     memory = dict.fromkeys(programs, 0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.jsonl")
@@ -207,8 +208,9 @@ def job(rounds: int, megabytes: int) -> dict[str, Any]:
                 walls[name].append(time.perf_counter() - start)
                 process.returncode = os.waitstatus_to_exitcode(status)
                 assert process.returncode == 0, name
+                spent[name].append(usage.ru_utime + usage.ru_stime)  # of the processes it started too
                 memory[name] = max(memory[name], usage.ru_maxrss * 1024)
-    return {"walls": walls, "memory": memory, "cores": len(os.sched_getaffinity(0))}
+    return {"walls": walls, "cpu": spent, "memory": memory, "cores": len(os.sched_getaffinity(0))}
 
 
 def write_job(path: Path, pool: list[str], size: int, rng: random.Random) -> None:
@@ -268,11 +270,12 @@ def main() -> None:
     for name, (seconds, tokens) in found.get("hostile", {}).items():
         print(f"{name:<28} {seconds:.2f} s/MB   {tokens:,} tokens")
     if "job" in found:
-        walls, memory = found["job"]["walls"], found["job"]["memory"]
+        walls, spent, memory = found["job"]["walls"], found["job"]["cpu"], found["job"]["memory"]
         print(f"a job of {given.megabytes} MB on {found['job']['cores']} cores, whole processes")
         for name, values in walls.items():
             ratio = spread([plain / one for plain, one in zip(walls["plain loop"], values, strict=True)])
-            print(f"{name:<24} {spread(values)} s   {ratio} × the plain loop   {memory[name] / 1e6:,.0f} MB")
+            cost = f"{statistics.median(spent[name]):.2f} s CPU, {memory[name] / 1e6:,.0f} MB"
+            print(f"{name:<24} {spread(values)} s   {ratio} × the plain loop   {cost}")
 
 
 if __name__ == "__main__":

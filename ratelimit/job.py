@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from jiter import from_json
+
 from pricing.estimate import guess_endpoint
 
 from .demand import normal_endpoint
@@ -104,7 +106,7 @@ def parse_line(number: int, raw: bytes) -> Line | BadLine:
     if number == 1:
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
-        document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        document = _document(raw)
     except UnicodeDecodeError as error:
         return BadLine(number, f"not UTF-8: byte {error.start + 1} of the line")
     except RecursionError:
@@ -122,6 +124,13 @@ def parse_line(number: int, raw: bytes) -> Line | BadLine:
         )
     digest = hashlib.sha256(raw.strip()).hexdigest()[:8]
     return _checked(Line(number, f"line-{number}-{digest}", endpoint, document))
+
+
+def _document(raw: bytes) -> Any:
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError:  # the standard library reads lone surrogates, and says better what is wrong
+        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
 
 
 def _batch_line(number: int, document: Mapping[str, Any]) -> Line | BadLine:

@@ -1,7 +1,7 @@
 """What a job will cost, line by line: on every core for a large file, in order, in bounded memory.
 
-The first megabytes are estimated in this process, so a small file never starts another one. A larger one is cut into
-pieces that a few processes estimate; those that have been read and not yet handed on are never more than a few.
+The first two megabytes are estimated in this process, so a small file never starts another one. A larger one is cut
+into pieces that a few processes estimate; those that have been read and not yet handed on are never more than a few.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .errors import ConfigError
 from .job import BadLine, Unique, digest_of, parse_line, raw_lines
 
 PIECE_BYTES = 512 * 1024
-ALONE_BYTES = 4 * 1024 * 1024
+ALONE_BYTES = 2 * 1024 * 1024
 """What one process estimates before others are worth their start."""
 FAST_BYTES = 64 * 1024 * 1024
 """From here on fastokens, where it is installed, is worth the second that it takes to load."""

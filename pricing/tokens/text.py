@@ -24,11 +24,11 @@ _SAFE_CUT = re.compile(r"(?<=[a-z])(?= [A-Za-z])|(?<=\n)(?=[A-Za-z0-9])")
 class _Memo:
     """Counts of whole texts, for one encoding."""
 
-    __slots__ = ("_chars", "_counts", "_encode", "_encoding", "_lock", "engine")
+    __slots__ = ("_chars", "_counts", "_encode", "_lock", "_name", "engine")
 
     def __init__(self, name: str) -> None:
-        self._encoding = get_encoding(name)
-        self._encode = self._encoding.encode
+        self._name = name
+        self._encode: Callable[..., list[int]] | None = None  # built when it is needed: another engine may stand in
         self.engine: Callable[[str], int] | None = None  # a faster one, in the place of tiktoken
         self._counts: dict[str, int] = {}
         self._chars = 0
@@ -40,10 +40,14 @@ class _Memo:
             return known
         if self.engine is not None:
             count = self.engine(text)
-        elif len(text) <= _LONGEST_PIECE:
-            count = len(self._encode(text, disallowed_special=()))
         else:
-            count = sum(self._piece(piece) for piece in _pieces(text))
+            encode = self._encode
+            if encode is None:
+                encode = self._encode = get_encoding(self._name).encode
+            if len(text) <= _LONGEST_PIECE:
+                count = len(encode(text, disallowed_special=()))
+            else:
+                count = sum(self._piece(piece, encode) for piece in _pieces(text))
         if len(text) <= MEMO_LONGEST:
             with self._lock:
                 if len(self._counts) >= MEMO_ENTRIES or self._chars > MEMO_CHARS:
@@ -53,19 +57,19 @@ class _Memo:
                 self._chars += len(text)
         return count
 
-    def _piece(self, piece: str) -> int:
+    def _piece(self, piece: str, encode: Callable[..., list[int]]) -> int:
         if IS_RUN.fullmatch(piece):
-            decode = self._encoding.decode_single_token_bytes
-            count = count_run(piece, self._encode, lambda token: len(decode(token)))
+            decode = get_encoding(self._name).decode_single_token_bytes
+            count = count_run(piece, encode, lambda token: len(decode(token)))
             if count is not None:
                 return count
         try:
-            return len(self._encode(piece, disallowed_special=()))
+            return len(encode(piece, disallowed_special=()))
         except ValueError:
             # tiktoken 0.14 overflows on a million white-space characters in a row. A token takes at most 128 of them:
             # cut at a multiple of that, a run of one character has the count of the whole, any other a few more.
             middle = len(piece) // 256 * 128
-            return self._piece(piece[:middle]) + self._piece(piece[middle:])
+            return self._piece(piece[:middle], encode) + self._piece(piece[middle:], encode)
 
 
 @cache
