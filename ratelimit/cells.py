@@ -28,6 +28,9 @@ class Cell(Protocol):
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant at which a charge conforms; `burst_us` is how much may be spent at once."""
 
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        """Say how much may be charged now without delaying a charge that waits until `at_us`; ≤ 0 for nothing."""
+
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge it at an instant; return the charge's number, which `refund` asks for."""
 
@@ -59,7 +62,7 @@ class Window:
 
     What conforms to it conforms to a server with fixed windows too, wherever their edges lie. A charge leaves the
     window whole, `window_us` after it acted, and so much later as its request may have been late: the slack, or less
-    once its reply shows that it had arrived by then.
+    once its reply shows that it had arrived by then; and earlier, once its reply tells the edge at which all is free.
     """
 
     __slots__ = ("_charges", "_seq", "_sum_us", "closed_until_us", "slack_us", "slack_wanted_us", "window_us")
@@ -67,7 +70,8 @@ class Window:
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
         self.slack_us = self.slack_wanted_us = 0
-        self._charges: deque[list[int]] = deque()  # [act_us, charge_us, number, late_us], oldest first
+        # [act_us, charge_us, number, late_us], oldest first; it leaves a window after it acted, and late_us later
+        self._charges: deque[list[int]] = deque()
         self._sum_us = 0
         self._seq = 0
         self.closed_until_us = 0
@@ -91,6 +95,17 @@ class Window:
                     break
         return at_us + full * kept_us
 
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        if self.closed_until_us > now_us or charge_us > burst_us:
+            return 0
+        free_us = burst_us - self._sum_us
+        needs_us = charge_us  # what has not left by then must not be taken from it
+        for entry in self._charges:
+            if needs_us <= 0 or self._leaves_us(entry) > at_us:
+                break
+            needs_us -= entry[1]
+        return free_us - max(0, needs_us)
+
     def charge(self, act_us: int, charge_us: int) -> int:
         self._seq += 1
         if self._charges and self._charges[-1][0] > act_us:
@@ -104,6 +119,12 @@ class Window:
         entry = self._find(number)
         if entry is not None:
             entry[3] = min(entry[3], max(0, by_us - entry[0]))
+
+    def clears(self, number: int, by_us: int) -> None:
+        """Learn that the server counts a charge no longer at this instant."""
+        entry = self._find(number)
+        if entry is not None:
+            entry[3] = min(entry[3], by_us - entry[0] - self.window_us)
 
     def refund(self, number: int, back_us: int) -> int:
         entry = self._find(number)
@@ -177,6 +198,9 @@ class Slots:
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         return max(now_us, self.closed_until_us)
+
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        return burst_us - self._held - charge_us
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._held += charge_us

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from .tiers import AdmissionRule
 
+_MORE_THAN_TEXT = frozenset({"tools", "functions", "response_format"})
+_MOST_PER_MESSAGE = 16
+"""More tokens than the wrapping of a message takes (3 and its role)."""
 _OUTPUT_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -185,6 +188,22 @@ def measure(body: Mapping[str, Any], endpoint: str) -> Text:
         seen.messages = 1
         seen.plain(body.get("input", body.get("prompt")))
     return Text(seen.chars, seen.utf8_bytes, seen.messages, seen.images)
+
+
+def plainly_short(body: Mapping[str, Any], endpoint: str, tokens: int) -> bool:
+    """Whether the bytes of a request alone show that it has no more than so many input tokens: nobody need count.
+
+    Only a chat of plain texts shows that: tools, schemas, images and files have tokens that are not in its text.
+    """
+    messages = body.get("messages")
+    if endpoint != "/v1/chat/completions" or not isinstance(messages, list) or body.keys() & _MORE_THAN_TEXT:
+        return False
+    if not all(
+        isinstance(one, dict) and one.keys() <= {"role", "content"} and isinstance(one.get("content"), str)
+        for one in messages
+    ):
+        return False
+    return measure(body, endpoint).utf8_bytes + _MOST_PER_MESSAGE * (len(messages) + 1) <= tokens
 
 
 class _Measure:

@@ -22,7 +22,7 @@ from .demand import Demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
 from .events import guarded
 from .gate import Gate
-from .headers import Refusal, observations, rate_limits, read_refusal, retry_after_us
+from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
 from .outputs import Kind
 from .preflight import check, warn_once
 from .reply import JsonReader, Outcome, StreamReader
@@ -271,7 +271,7 @@ class Visit:
         now_us = 0
         if reservation is not None and limiter is not None:
             now_us = limiter.clock.now_us()
-            if now_us >= reservation.gate.look_us:
+            if now_us >= reservation.gate.look_us or reservation.lane.windowed:
                 reservation.gate.look_us = now_us + LOOK_EVERY_US
                 seen = {}
         for name, value in headers:
@@ -292,7 +292,10 @@ class Visit:
                 took_us = int(processing) * 1000
                 reservation.arrived(now_us - self._sent_us - took_us, took_us)
             if seen:
-                limiter.feedback.headers(reservation.gate, observations(rate_limits(seen)), now_us - self._sent_us)
+                told = rate_limits(seen)
+                limiter.feedback.headers(reservation.gate, observations(told), now_us - self._sent_us)
+                if reservation.lane.windowed:
+                    reservation.told(edges_us(told))
         refunds = reservation is not None and reservation.demand.refunds
         if self._accountant is None and status != 429 and not refunds:
             return  # nobody asks what the reply says

@@ -74,8 +74,10 @@ class Feedback:
         elif refusal.kind == "slow_down":
             self._slow_down(gate, now_us)
             self.cool_down(gate, early_us)
-        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
-            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large":
+            gate.edges = False  # somebody's resets may mean something else; then windows are left when ours say so
+            if not self._known(gate, refusal, early_us):
+                self.cool_down(gate, early_us)
         gate.line.nudge()
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
@@ -178,6 +180,8 @@ class Feedback:
         for name, capacity, backlog_us in seen:
             if name.startswith("project-") and all(known.name != name for known in gate.full):
                 self._found(gate, name, capacity)
+            if gate.lane.windowed and _of_a_window(gate, name, capacity):
+                continue
             for key, known in zip(gate.lane.keys, gate.full, strict=False):
                 if name != known.name:
                     continue
@@ -281,6 +285,11 @@ def _alike(known: Limit) -> bool:
 def _beyond_us(known: Limit) -> int:
     """What the server may have spent of a period before it touches a burst that is shorter."""
     return known.period_us - known.burst_us
+
+
+def _of_a_window(gate: Gate, name: str, capacity: int) -> bool:
+    """Say whether what seems to be about one limit is about a window: its reset is in no proportion to what it took."""
+    return any(known.window and known.capacity == capacity and known.name != name for known in gate.full)
 
 
 def _holds_back(pair: tuple[str, Limit]) -> tuple[bool, int]:

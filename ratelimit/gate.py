@@ -30,14 +30,17 @@ class Gate:
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
     slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
+    edges           the server's resets are taken for the edges of its windows; not once a window has refused anything
     told_us   µs    when the server last showed a limit that is not larger than the one in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
+    served          gate by service tier, for those that have a pool of their own
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
     __slots__ = (
         "clock",
+        "edges",
         "full",
         "lane",
         "line",
@@ -47,6 +50,7 @@ class Gate:
         "ramp_name",
         "ramp_us",
         "seen",
+        "served",
         "signals",
         "slowed_us",
         "store",
@@ -64,8 +68,10 @@ class Gate:
         self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
         self.ramp_name = ""
         self.odd: dict[str, int] = {}
+        self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
+        self.served: dict[str, Gate] = {}
         self.seen: dict[str, int] = {}
         self.lane = lane
         store.open(lane)
@@ -171,6 +177,13 @@ class Gate:
                 max_wait_s=max_wait_us / US_PER_S,
             )
         return min(pause_us, left_us + 1)
+
+    def stands(self, ticket: Ticket, wait_us: int) -> None:
+        """Note what somebody waits for whom the store has refused, and let a small one use the room that he cannot."""
+        booking = ticket.booking
+        booking.waited_for = self.tightest(booking)
+        if wait_us and booking.lane.windowed and self.line.count > 1:
+            self.line.fill(ticket, self.store.room_us(booking, wait_us))
 
     def _collect(self, ticket: Ticket) -> None:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""

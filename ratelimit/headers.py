@@ -168,6 +168,23 @@ def observations(buckets: Mapping[str, Bucket]) -> list[Observation]:
     return found
 
 
+def edges_us(buckets: Mapping[str, Bucket]) -> dict[str, int]:
+    """Say when a server that counts per window lets everything in again: µs from now at most, by name of the limit.
+
+    `reset` is the "time until the rate limit resets to its initial state" (the rate-limit guide). Where it is the time
+    in which a bucket would be full, it is taken for that of a bucket, and says nothing here.
+    """
+    found = {}
+    for what, (limit, remaining, reset_us) in buckets.items():
+        names = _SPEAKS_OF.get(what)
+        if names is None or not limit or remaining is None or reset_us is None:
+            continue
+        full_us = [(limit - remaining) * period_us // limit for period_us in (_MINUTE_US, _DAY_US)]
+        if all(abs(reset_us - us) > _TELLING_US for us in full_us):
+            found[names[0]] = reset_us + _CUT_US
+    return found
+
+
 def retry_after_us(headers: Mapping[str, str]) -> int | None:
     """Read retry-after-ms, else retry-after in seconds (µs, wall time); None when absent, negative or a date."""
     for name, unit_us in (("retry-after-ms", 1000), ("retry-after", 1_000_000)):

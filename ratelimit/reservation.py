@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -111,6 +111,15 @@ class Reservation(Booking):
                 excess_us = delay_us - max(0, backlog_us)
                 if excess_us > cell.slack_us:
                     store.widen(key, min(excess_us, MAX_SLACK_US))
+
+    def told(self, edges_us: Mapping[str, int]) -> None:
+        """Learn when the server's windows are empty again: µs from now, by name of the limit."""
+        if not self.gate.edges:
+            return
+        for place, limit in enumerate(self.lane.limits):
+            if limit.window and limit.name in edges_us and self.charges_us[place]:
+                self.gate.store.clears(self, place, edges_us[limit.name])
+        self.gate.line.nudge()
 
     def __enter__(self) -> Self:
         return self

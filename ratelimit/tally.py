@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import IO, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import CostRange, estimate
+from pricing.prices import PriceTable, load_prices
 
 from .errors import ConfigError
 from .job import BadLine, Unique, digest_of, parse_line, raw_lines
@@ -54,11 +55,12 @@ class Row(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How every line is priced."""
+    """How every line is priced; `prices` are overlays of the price table, by their paths."""
 
     batch: bool = False
     service_tier: str | None = None
     at: date | None = None
+    prices: tuple[str, ...] = ()
 
 
 class Part(NamedTuple):
@@ -79,8 +81,9 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     jobs  processes, at most; 1 stays in this one
     size  bytes of the file, where they are known
 
-    Raises  ConfigError when the file cannot be read, or when a process dies
+    Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
     """
+    _table(options.prices)  # what is wrong with it is told before anything is read
     unique = Unique()
     work = partial(_estimated, options=options)
     pieces = _pieces(raw_lines(file, path))
@@ -99,10 +102,18 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
 _Result = tuple[list[Row | BadLine], list[bytes | None], int]
 
 
+@lru_cache(maxsize=1)
+def _table(overlays: tuple[str, ...]) -> PriceTable:
+    """Read the prices once in each process: a table is too large to be sent along with every piece."""
+    return load_prices(overlay=overlays)
+
+
 def _estimated(piece: Piece, options: Options) -> _Result:
     """Estimate the lines of a piece; with the digest of each custom_id, for a look over the whole file."""
     rows: list[Row | BadLine] = []
     digests: list[bytes | None] = []
+    batch, service_tier, at, overlays = options
+    prices = _table(overlays)
     for number, raw in piece:
         line = parse_line(number, raw)
         if isinstance(line, BadLine):
@@ -111,7 +122,9 @@ def _estimated(piece: Piece, options: Options) -> _Result:
             continue
         digests.append(digest_of(line.custom_id))
         try:
-            guess = estimate(line.body, endpoint=line.endpoint, **options._asdict())
+            guess = estimate(
+                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=prices
+            )
         except ConfigError as error:
             rows.append(BadLine(number, str(error), line.custom_id))
             continue

@@ -29,7 +29,7 @@ FORBIDDEN_IN_CORE = {
 LAYERS = [
     {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "tier_rows", "_json"},
     {"tiers", "context", "reply", "stores", "verdict", "events"},
-    {"demand", "ticket", "line", "gate"},
+    {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "progress", "tally", "why"},
     {"exchange"},

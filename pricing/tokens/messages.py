@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..cards import resolve
 from ..errors import ConfigError
 from . import tools as rendering
 from .attachments import audio_tokens, file_tokens, size_of, text_of
@@ -95,7 +96,18 @@ def count_input(body: Mapping[str, Any], endpoint: str) -> Count:
 class _Counter:
     """Adds a request up: exact tokens, and low/high bounds for what is not exact."""
 
-    __slots__ = ("_endpoint", "_family", "_high", "_low", "_model", "_names", "_system", "_why", "tokens")
+    __slots__ = (
+        "_endpoint",
+        "_family",
+        "_high",
+        "_low",
+        "_model",
+        "_names",
+        "_several_runs",
+        "_system",
+        "_why",
+        "tokens",
+    )
 
     def __init__(self, family: Family, model: str, endpoint: str) -> None:
         self._family = family
@@ -107,6 +119,7 @@ class _Counter:
         self._why: dict[str, None] = {}
         self._names: dict[str, str] = {}  # call id → function, for the results
         self._system = False
+        self._several_runs = False
 
     def result(self) -> Count:
         if not self._why:
@@ -154,6 +167,7 @@ class _Counter:
                 self.doubt(f"{key}: what the server adds is not in the body", low=self.tokens, high=_UNSEEN)
         reasoning = body.get("reasoning")
         if isinstance(reasoning, Mapping) and reasoning.get("mode") == "pro":
+            self._several_runs = True
             self.doubt("reasoning.mode pro: the sum of internal runs", high=20_000 + 100 * self.tokens)
         self.around(body)
 

@@ -16,6 +16,7 @@ from pricing.money import Usd
 
 from ..job import BadLine, open_job
 from ..tally import Options, Part, Row, cores, tally
+from ._prices import prices_option
 from ._shared import Day, counted, print_json
 
 
@@ -25,19 +26,27 @@ from ._shared import Day, counted, print_json
 @click.option("--service-tier", help='Price this tier, such as "flex".')
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
+@prices_option
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    file: str, batch: bool, service_tier: str | None, lines: bool, at: Any, jobs: int | None, as_json: bool
+    file: str,
+    batch: bool,
+    service_tier: str | None,
+    lines: bool,
+    at: Any,
+    prices: tuple[str, ...],
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent.
 
     FILE may be - for standard input.
     """
     totals = Totals(lines)
+    options = Options(batch, service_tier, at, prices)
     with _opened(file) as (stream, size):
-        parts = tally(stream, file, Options(batch, service_tier, at), jobs=jobs or cores(), size=size)
-        for part in _watched(parts, size):
+        for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals.add(part.rows)
     totals.print_json() if as_json else totals.print()
     if totals.bad or totals.counts["unpriced"]:

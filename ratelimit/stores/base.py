@@ -92,6 +92,12 @@ class Store(Protocol):
           knows, because slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
+    def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
+        """Say, per limit, how much others may be charged now without delaying a booking that waits so long.
+
+        → µs; ≤ 0 for nothing. It is a hint: whoever is to take it asks `reserve`, with the booking as `ahead`
+        """
+
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
@@ -103,6 +109,9 @@ class Store(Protocol):
 
     def arrived(self, booking: Booking, ago_us: int) -> None:
         """Learn that the request of a booking had reached the server `ago_us` before now."""
+
+    def clears(self, booking: Booking, place: int, within_us: int) -> None:
+        """Learn that what a booking took of the limit at this place is free again within so long."""
 
     def observe(self, key: str, backlog_us: int, clear_us: int | None = None) -> None:
         """Learn that the server's bucket holds at least this backlog now. Observations only tighten.

@@ -73,7 +73,7 @@ def test_every_endpoint_is_paced_and_priced(server: Emulator) -> None:
         (entries[0].usage["output_tokens"] + entries[0].usage["reasoning_tokens"]) * 80
     )
     assert entries[0].cost.pico == total * 10**6
-    assert entries[4].cost is None  # no price row for the embedding model: unpriced, never $0
+    assert entries[4].cost.pico == entries[4].usage["input_tokens"] * 20_000
 
 
 def test_async_clients_likewise(server: Emulator) -> None:

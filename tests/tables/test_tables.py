@@ -6,7 +6,6 @@ The page is the stored copy of platform.openai.com/docs/models/o3-pro, about Jul
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -335,10 +334,8 @@ def test_the_shipped_tables_are_read_once() -> None:
 @pytest.mark.parametrize("kind", ["models", "prices", "tiers"])
 @pytest.mark.usefixtures("scanner")
 def test_both_scanners_read_the_shipped_tables(kind: str, load: Callable[[Path], Any]) -> None:
-    """The shipped tables load with libyaml and without it, in far less time than a person notices."""
-    begun = time.process_time()
+    """The shipped tables load with libyaml and on a machine without it."""
     load(data_path(f"{kind}.yaml"))
-    assert time.process_time() - begun < 0.25
 
 
 RAW = {kind: data_path(f"{kind}.yaml").read_bytes() for kind in ("models", "prices", "tiers")}
