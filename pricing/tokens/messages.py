@@ -32,7 +32,7 @@ _COUNTED = frozenset(
 # Tokens around a call and around its result, beside the name of the function in each.
 _CALL = {"gpt-5": (12, 8), "o200k": (6, 6), "cl100k": (6, 6)}
 _REPLAYED = 2  # a replayed assistant turn, gpt-5 on Responses
-_UNSEEN = 1_000_000  # what the server adds from its own store: at most a context window
+_UNSEEN = 2_000_000  # what the server adds from its own store: at most a context window, and more than any
 
 
 class Count(NamedTuple):
@@ -124,9 +124,11 @@ class _Counter:
     def result(self) -> Count:
         if not self._why:
             return Count(self.tokens, self.tokens, self.tokens)
-        return Count(
-            self.tokens, max(0, self.tokens - self._low), self.tokens + self._high, False, "; ".join(self._why)
-        )
+        low, high = max(0, self.tokens - self._low), self.tokens + self._high
+        card = resolve(self._model)
+        if card is not None and card.context_window is not None and not self._several_runs:
+            high = max(self.tokens, min(high, card.context_window))  # a longer one is refused, and costs nothing
+        return Count(self.tokens, low, high, False, "; ".join(self._why))
 
     def doubt(self, why: str, *, low: int = 0, high: int = 0) -> None:
         self._why[why] = None
