@@ -158,7 +158,7 @@ class _Reader:
         for item in node.items():
             fields = item.mapping(
                 required=("fee", "effective_from", "source"),
-                optional=("effective_until", *_UNITS, "models", "reasoning"),
+                optional=("effective_until", *_UNITS, "models"),
             )
             kind = _name(fields["fee"])
             units = [key for key in _UNITS if key in fields]
@@ -169,11 +169,10 @@ class _Reader:
             fee = Fee(
                 f"{self.prefix}{kind}/{start}", self.file, kind, start, until, pico, per,
                 self._models(fields.get("models")),
-                fields["reasoning"].boolean() if "reasoning" in fields else None,
                 read_source(fields["source"], self.sources),
             )  # fmt: skip
             for number, other in enumerate(found):
-                if (other.kind, other.models, other.reasoning) == (kind, fee.models, fee.reasoning):
+                if (other.kind, other.models) == (kind, fee.models):
                     if start <= other.effective_from:
                         item.fail(f"fees of one kind go from old to new: {start} follows {other.id}")
                     if other.effective_until is None or other.effective_until >= start:

@@ -76,7 +76,7 @@ def demand(
     count     an input count made earlier, so that the text is not counted twice
     output    tokens that such replies take, as learned: what `conservative` then reserves, instead of all it may take
 
-    Raises  ConfigError when the body is not a mapping or the policy is unknown
+    Raises  ConfigError when the body is not a mapping, or the policy or the endpoint is unknown
     Source  recorded x-ratelimit headers 2024-02 … 2026-05; the rate-limit guide of 2026-07-15
     """
     if not isinstance(body, Mapping):
@@ -85,7 +85,7 @@ def demand(
     at = at or datetime.now(UTC).date()
     rule = _rule(policy, endpoint, at)
     if rule is None:
-        return Demand(1, 0, policy=policy, assumed=True)
+        return _unruled(body, endpoint, policy)
     choices = _positive(body.get("n"), 1)
     assumed = False
     images = 0
@@ -130,6 +130,16 @@ def demand(
         for other in ("observed", "documented"):
             tokens = max(tokens, demand(body, endpoint=endpoint, policy=other, at=at, count=count).tokens)
     return Demand(1, tokens, images, 1, policy, assumed, rule.refund)
+
+
+def _unruled(body: Mapping[str, Any], endpoint: str, policy: str) -> Demand:
+    """The demand where no row says what is charged: the text at a quarter of its bytes, and the images asked for."""
+    from pricing.cards import ENDPOINTS
+
+    if endpoint.lstrip("/") not in ENDPOINTS:
+        raise ConfigError(f"unknown endpoint {endpoint!r}; known: {', '.join(f'/{known}' for known in ENDPOINTS)}")
+    images = _positive(body.get("n"), 1) if endpoint.startswith("/v1/images/") else 0
+    return Demand(1, -(-measure(body, endpoint).utf8_bytes // 4), images, policy=policy, assumed=True)
 
 
 @lru_cache(maxsize=256)
@@ -244,6 +254,8 @@ class _Measure:
                         self.utf8_bytes += 4
                     else:
                         rest.append(part)
+            elif isinstance(value, Mapping):
+                rest.append(value.get("text"))  # a part of what is to be moderated
 
 
 def _positive(value: Any, default: int) -> int:

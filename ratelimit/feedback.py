@@ -87,7 +87,7 @@ class Feedback:
             return False
         key, known = spoken_of
         if refusal.limit != known.capacity:
-            self._differs(gate, known, refusal.limit)
+            self._differs(gate, known, refusal.limit, gate.clock.now_us())
             known = _of(gate.full, known.name)
         window_us = self._learn_window(gate, known, refusal, early_us)
         # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
@@ -187,7 +187,7 @@ class Feedback:
                     continue
                 if _alike(known):
                     if capacity != known.capacity:
-                        self._differs(gate, known, capacity)
+                        self._differs(gate, known, capacity, gate.clock.now_us() - age_us)
                     else:
                         gate.seen.pop(name, None)
                         gate.told_us = gate.clock.now_us()
@@ -204,8 +204,11 @@ class Feedback:
         self._limiter.adopt(gate, limit)
         self._tell(f"{gate.lane.name}: the project has a limit of its own, {name} {capacity:,}; it is obeyed")
 
-    def _differs(self, gate: Gate, known: Limit, capacity: int) -> None:
-        """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care."""
+    def _differs(self, gate: Gate, known: Limit, capacity: int, sent_us: int) -> None:
+        """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care.
+
+        sent_us  µs  when the request was sent whose reply says so: a slow one may tell what was true before
+        """
         limiter, name = self._limiter, known.name
         table = _of(gate.table, name)
         own = table in limiter.own(gate)
@@ -216,6 +219,8 @@ class Feedback:
         aim = capacity if self._adopt else min(capacity, table.capacity)
         if aim > known.capacity and gate.ramp_us:
             return  # it was slowed down for another reason
+        if aim > known.capacity and sent_us < gate.lowered_us.get(name, 0):
+            return
         if aim > known.capacity:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
@@ -224,6 +229,8 @@ class Feedback:
             gate.seen.pop(name, None)  # two replies agree only if none between them said otherwise
         if capacity <= known.capacity:
             gate.told_us = gate.clock.now_us()
+        if aim < known.capacity:
+            gate.lowered_us[name] = gate.clock.now_us()
         if aim != known.capacity:
             limiter.adopt(gate, replace(known, capacity=aim))
             if aim != table.capacity:

@@ -205,6 +205,8 @@ class Line:
         self._waiting[ticket.priority] += 1
         if ticket.blocks:
             self._blocking.append(ticket)
+        if len(self._files) > 1 and file.alive > 1 and file.first() is ticket:
+            self._wake_first()  # whoever stood back for the one that was first need not do so any more
         return file
 
     def _drop(self, ticket: Ticket) -> None:

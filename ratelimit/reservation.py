@@ -109,7 +109,7 @@ class Reservation(Booking):
         for key, charge_us, (cell, _, backlog_us) in zip(self.lane.keys, self.charges_us, self.place, strict=True):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
-                if excess_us > cell.slack_us:
+                if excess_us > cell.slack_wanted_us:
                     store.widen(key, min(excess_us, MAX_SLACK_US))
 
     def told(self, edges_us: Mapping[str, int]) -> None:

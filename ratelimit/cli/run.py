@@ -23,7 +23,7 @@ from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 
-from ..checks import check_files, check_limits, read_base_url, read_job_budget
+from ..checks import check_files, check_limits, check_resumed, read_base_url, read_job_budget
 from ..clock import US_PER_S, Clock
 from ..errors import ConfigError
 from ..job import read_job, survey
@@ -95,13 +95,18 @@ def command(**options: Any) -> None:
     )
     # What is wrong with the settings is said before a file is made.
     table = load_prices(overlay=options["prices"])
-    api_key(options["base_url"])
     if not os.path.exists(file):
         raise ConfigError(f"{file}: cannot be read: No such file or directory")
+    api_key(options["base_url"])
     found = survey(file)
     if found is not None:
         check_limits(limiter, found.models, file)
-    results = Results(output, resume=options["resume"])
+
+    def check(held: Mapping[str, str]) -> None:
+        if found is not None:
+            check_resumed(file, output, held)
+
+    results = Results(output, resume=options["resume"], check=check)
     try:
         with Ledger(ledger_path) as ledger:
             begun = begin(ledger, output, resume=options["resume"])

@@ -206,7 +206,7 @@ class Account:
         if self._only is not None and name not in self._only and (card is None or card.model not in self._only):
             return None
         base = card.model if card else name
-        limits = self._own.of(name, base)
+        limits = self._own.of(base)
         pool = base
         if self.table is None:
             if not limits and card is None and self._only is None:
@@ -215,7 +215,7 @@ class Account:
                 raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {name!r}")
         else:
             assert self.tier is not None
-            given = name in self._own.by_model or base in self._own.by_model
+            given = base in self._own.by_model
             if card is None and self._only is None and not given:
                 return None
             try:

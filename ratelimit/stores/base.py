@@ -125,6 +125,9 @@ class Store(Protocol):
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""
 
+    def brace(self, key: str, slack_us: int) -> None:
+        """Keep this much unused until told otherwise (0: what was learned), for little is known of the way yet."""
+
     def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
         """Foresee how long a charge waits at least, behind so much that is admitted before it (µs; 0: not at all)."""
 

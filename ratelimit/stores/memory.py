@@ -50,6 +50,7 @@ class MemoryStore:
         self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
         self._cells: dict[str, Cell] = {}
         self._bursts_us: dict[str, int] = {}
+        self._braced_us: dict[str, int] = {}
         self._lanes: dict[str, weakref.WeakSet[Lane]] = {}  # who has a cell open under a key
         self._latest_us = self._stepped_us = 0
         reset_in_child(self)
@@ -158,7 +159,14 @@ class MemoryStore:
             cell = self._cells.get(key)
             if cell is not None and not isinstance(cell, Slots):
                 cell.slack_wanted_us = max(cell.slack_wanted_us, slack_us)
-                cell.slack_us = min(cell.slack_wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
+                self._keep(key, cell)
+
+    def brace(self, key: str, slack_us: int) -> None:
+        with self._lock:
+            self._braced_us[key] = slack_us
+            cell = self._cells.get(key)
+            if cell is not None and not isinstance(cell, Slots):
+                self._keep(key, cell)
 
     def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
         with self._lock:
@@ -228,8 +236,12 @@ class MemoryStore:
             cell.window_us = limit.burst_us
         self._bursts_us[key] = limit.burst_us
         if not isinstance(cell, Slots):
-            cell.slack_us = min(cell.slack_wanted_us, limit.burst_us // MAX_SLACK_SHARE)
+            self._keep(key, cell)
         return cell
+
+    def _keep(self, key: str, cell: Cell) -> None:
+        wanted_us = max(cell.slack_wanted_us, self._braced_us.get(key, 0))
+        cell.slack_us = min(wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
 
     def _replace(self, key: str, cell: Cell) -> None:
         """Put another cell in the place of one; the lanes that pass it look again."""

@@ -76,6 +76,7 @@ def one_error_line(ended: Any, code: int = 1) -> str:
         ([*RUN, "--tier", "tier_1"], ["OPENAI_API_KEY is not set", "--base-url"]),
         ([*RUN, *HERE, "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "no such file"]),
         (["run", "none.jsonl", *RUN[2:], *HERE], ["none.jsonl", "no such file"]),
+        (["run", "none.jsonl", *RUN[2:], "--tier", "tier_1"], ["none.jsonl", "no such file"]),
         ([*RUN, *HERE, "--ledger", "no/such.db"], ["no/such.db"]),
         (["estimate", "none.jsonl"], ["none.jsonl", "no such file"]),
         (["ledger", "report", "none.db"], ["none.db", "no such ledger"]),

@@ -146,3 +146,15 @@ def test_a_budget_holds_what_a_cache_write_may_cost(ledger: Ledger, body: dict[s
         served(body, {"model": body["model"], "usage": used}, ledger=ledger, budget=f"{Usd(least)} USD")
     entry = served(body, {"model": body["model"], "usage": used}, ledger=Ledger(), budget=f"{Usd(least + 10**9)} USD")
     assert entry.state == "posted"
+
+
+@pytest.mark.parametrize("ttl", [None, "12h"])
+def test_a_reply_without_usage_is_charged_what_was_held(ttl: str | None) -> None:
+    """Under a budget a reply without a usage costs its worst case: written to the cache, for as long as asked."""
+    body: dict[str, Any] = {"model": "gpt-6-sol", "input": "word " * 1_000, "max_output_tokens": 16}
+    body |= {"service_tier": "default", **({"prompt_cache_options": {"ttl": ttl}} if ttl else {})}
+    ledger = Ledger()
+    entry = served(body, {"model": "gpt-6-sol", "service_tier": "default"}, ledger=ledger, budget="1 USD")
+    assert not entry.exact
+    assert entry.cost == entry.worst
+    assert entry.usage["cache_write_12h_tokens" if ttl else "cache_write_tokens"] > 1_000

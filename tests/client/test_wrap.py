@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import ratelimit
 from pricing.ledger import Ledger
 from ratelimit.emulator import Emulator
 
-DAY = date(2026, 9, 15)
+from .replies import DAY
+
 LIMITS = {"rpm": 100_000, "tpm": 100_000_000}
 
 

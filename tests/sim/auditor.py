@@ -112,6 +112,7 @@ class Auditor:
             self._say(now_us, f"#{ask.number} asks although it has ended as {life.outcome}")
         self._nobody_waits_in_vain(group, now_us)
         life.asked_us = now_us
+        life.foreseen_us = None
         life.state = "waiting"
         mask = tuple(bool(self.amounts(ask)[rule.unit]) for rule in self.world.rules[ask.model])
         life.file = (ask.model, ask.priority or self.world.usual, mask)

@@ -63,7 +63,7 @@ def test_the_auditor_sees_a_line_that_forgets_to_wake(monkeypatch: pytest.Monkey
 def test_the_auditor_sees_a_limiter_that_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limiter that is deaf to 429s sends again before the server told it to."""
     monkeypatch.setattr(Feedback, "_known", lambda self, gate, refusal, early_us: True)
-    assert "before the server told it to" in wrong(range(7, 607, 10))
+    assert "before the server told it to" in wrong(range(1_007, 1_607, 10))
 
 
 def test_the_auditor_sees_a_first_who_is_passed_at_his_cost(monkeypatch: pytest.MonkeyPatch) -> None:
