@@ -61,5 +61,7 @@ def test_check_validates_overlays(ratecard: Callable[..., Any], overlay: str, tm
     named = ratecard("tables", "check", overlay)
     assert named.code == 1
     assert f"give an overlay as --prices {overlay}" in named.err
-    for command in (("models", "o3"), ("estimate", "job.jsonl")):
+    job = tmp_path / "job.jsonl"
+    job.write_text('{"model": "o3", "input": "word"}\n', "utf-8")
+    for command in (("models", "o3"), ("estimate", str(job))):
         assert ratecard(*command, "--prices", str(wrong)).err.startswith(f"error: {wrong}:4:")
