@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,23 +60,44 @@ def read_job(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
                 yield line
 
 
-def raw_lines(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
+def raw_lines(file: IO[bytes], path: str | os.PathLike[str], first: int = 1) -> Iterator[tuple[int, bytes]]:
     """Number the lines of an open job file; blank ones are skipped, and of one too long for memory the start is given.
+
+    first  the number of the first line
 
     Raises  ConfigError when the file cannot be read further
     """
-    number = 0
+    for number, raw in enumerate(_lines(file, path), first):
+        if raw.strip() or len(raw) > MAX_LINE_BYTES:
+            yield number, raw
+
+
+def blocks(file: IO[bytes], path: str | os.PathLike[str], size: int) -> Iterator[tuple[int, bytes]]:
+    """Cut an open job file at line ends into blocks of `size` bytes or a line more, each with its first line's number.
+
+    `raw_lines` of the blocks are those of the file.
+
+    Raises  ConfigError when the file cannot be read further
+    """
+    number, block, length = 1, list[bytes](), 0
+    for raw in _lines(file, path):
+        block.append(raw)
+        length += len(raw)
+        if length >= size or not raw.endswith(b"\n"):  # what is cut short ends a block: it has no line end
+            yield number, b"".join(block)
+            number, block, length = number + len(block), [], 0
+    if block:
+        yield number, b"".join(block)
+
+
+def _lines(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Read line by line: not in blocks, so that Ctrl-C is heard between two lines of a pipe."""
     try:
-        while True:
-            raw = file.readline(MAX_LINE_BYTES + 1)
-            if not raw:
-                return
-            number += 1
-            if raw.strip() or len(raw) > MAX_LINE_BYTES:
-                yield number, raw
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            yield raw
             while len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
                 raw = file.readline(MAX_LINE_BYTES)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: cannot be read: {why}") from error
 

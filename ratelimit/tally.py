@@ -1,31 +1,36 @@
 """What a job will cost, line by line: on every core for a large file, in order, in bounded memory.
 
-The first two megabytes are estimated in this process, so a small file never starts another one. A larger one is cut
-into pieces that a few processes estimate; those that have been read and not yet handed on are never more than a few.
+A file is cut at line ends into pieces, each of which becomes a Part. Whoever reads a small file does it alone; the
+pieces of a larger one are estimated by a few processes. Those read and not yet handed on are never more than a few.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache, partial
-from itertools import islice
-from typing import IO, NamedTuple
+from functools import lru_cache
+from itertools import chain, islice
+from typing import IO, Any, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import CostRange, estimate
+from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
+from pricing.tokens import accelerate, count_input, encoding_for
 
 from .errors import ConfigError
-from .job import BadLine, Unique, digest_of, parse_line, raw_lines
+from .job import BadLine, Line, Unique, blocks, digest_of, parse_line, raw_lines
 
 PIECE_BYTES = 512 * 1024
 ALONE_BYTES = 2 * 1024 * 1024
@@ -33,8 +38,6 @@ ALONE_BYTES = 2 * 1024 * 1024
 FAST_BYTES = 64 * 1024 * 1024
 """From here on fastokens, where it is installed, is worth the second that it takes to load."""
 _AHEAD = 3  # pieces in the air for each process
-
-Piece = list[tuple[int, bytes]]
 
 
 class Row(NamedTuple):
@@ -54,6 +57,56 @@ class Row(NamedTuple):
     cost: CostRange | str
 
 
+@dataclass(slots=True)
+class Sums:
+    """What lines come to.
+
+    mean_pico, worst_pico  pico-dollars, of the lines that have a price; percentiles do not add up
+    bases                  where output numbers come from → lines
+    reasons                why lines have no price, each once, in order
+    """
+
+    lines: int = 0
+    input_tokens: int = 0
+    inexact: int = 0
+    unpriced: int = 0
+    mean_pico: int = 0
+    worst_pico: int = 0
+    bases: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, None] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+
+    def add(self, rows: Iterable[Row | BadLine]) -> Sums:
+        """Add rows."""
+        for row in rows:
+            if isinstance(row, BadLine):
+                self.bad.append(row)
+                continue
+            self.lines += 1
+            self.input_tokens += row.tokens
+            self.inexact += not row.exact
+            self.bases[row.basis] += 1
+            if isinstance(row.cost, str):
+                self.unpriced += 1
+                self.reasons.setdefault(row.cost)
+            else:
+                self.mean_pico += row.cost.mean.pico
+                self.worst_pico += row.cost.worst.pico
+        return self
+
+    def __iadd__(self, other: Sums) -> Sums:
+        self.lines += other.lines
+        self.input_tokens += other.input_tokens
+        self.inexact += other.inexact
+        self.unpriced += other.unpriced
+        self.mean_pico += other.mean_pico
+        self.worst_pico += other.worst_pico
+        self.bases.update(other.bases)
+        self.reasons |= dict.fromkeys(reason for reason in other.reasons if reason not in self.reasons)
+        self.bad += other.bad
+        return self
+
+
 class Options(NamedTuple):
     """How every line is priced; `prices` are overlays of the price table, by their paths."""
 
@@ -64,10 +117,26 @@ class Options(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The rows of a piece of the file, and the bytes of it."""
+    """A piece of the file: what its lines come to, how many bytes it has, and its rows, packed until someone asks."""
 
-    rows: list[Row | BadLine]
+    sums: Sums
     bytes: int
+    packed: bytes
+
+    @property
+    def rows(self) -> list[Row | BadLine]:
+        """Its lines, one by one."""
+        return [BadLine(*one) if len(one) == 3 else _unpacked(*one) for one in pickle.loads(self.packed)]
+
+
+class _Work(NamedTuple):
+    """What a process has to know; `version` is that of the prices, which must not change on the way."""
+
+    options: Options
+    version: str
+
+
+_Ids = list[tuple[int, str, bytes]]  # number, custom_id, its digest
 
 
 def cores() -> int:
@@ -82,95 +151,106 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     size  bytes of the file, where they are known
 
     Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
+    Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
-    _table(options.prices)  # what is wrong with it is told before anything is read
+    work = _Work(options, load_prices(overlay=options.prices).version)  # a wrong overlay is told before anything is read
     unique = Unique()
-    work = partial(_estimated, options=options)
-    pieces = _pieces(raw_lines(file, path))
-    if size is not None and size >= FAST_BYTES:
-        from pricing.tokens import accelerate
-
-        accelerate("o200k_base")
-    alone = islice(pieces, None if jobs == 1 else ALONE_BYTES // PIECE_BYTES)
-    for rows, digests, read in map(work, alone):
-        yield Part(_checked(rows, digests, unique), read)
+    pieces = blocks(file, path, PIECE_BYTES)
+    fast: list[str] = []
+    if size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
+        fast = [encoding for encoding in _encodings(*first) if accelerate(encoding)]
+        pieces = chain([first], pieces)
+    # Of a file known to be large, one piece alone: it builds what the others take over.
+    alone = 1 if size is not None and size > ALONE_BYTES else ALONE_BYTES // PIECE_BYTES
+    for number, block in islice(pieces, None if jobs == 1 else alone):
+        yield _checked(*_estimated(work, number, block), unique)
     if jobs > 1 and (first := next(pieces, None)) is not None:
-        for rows, digests, read in _spread(work, _again(first, pieces), jobs):
-            yield Part(_checked(rows, digests, unique), read)
-
-
-_Result = tuple[list[Row | BadLine], list[bytes | None], int]
+        for part, ids in _spread(work, chain([first], pieces), jobs, fast):
+            yield _checked(part, ids, unique)
 
 
 @lru_cache(maxsize=1)
-def _table(overlays: tuple[str, ...]) -> PriceTable:
+def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
     """Read the prices once in each process: a table is too large to be sent along with every piece."""
-    return load_prices(overlay=overlays)
+    table = load_prices(overlay=overlays)
+    if table.version != version:
+        raise ConfigError(f"{', '.join(overlays)}: changed while the job was read; run it again")
+    return table
 
 
-def _estimated(piece: Piece, options: Options) -> _Result:
-    """Estimate the lines of a piece; with the digest of each custom_id, for a look over the whole file."""
+def _encodings(number: int, block: bytes) -> list[str]:
+    """Name the encodings that the lines of a piece are counted with."""
+    lines = (parse_line(*one) for one in raw_lines(io.BytesIO(block), "", number))
+    found = {encoding_for(line.body["model"]) for line in lines if isinstance(line, Line)}
+    return sorted(encoding for encoding in found if encoding is not None)
+
+
+def _estimated(work: _Work, number: int, block: bytes) -> tuple[Part, _Ids]:
+    """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
+    batch, service_tier, at, overlays = work.options
+    prices = _table(overlays, work.version)
+    lines = [parse_line(*one) for one in raw_lines(io.BytesIO(block), "", number)]
+    # One step for all lines, then the next: what a step needs stays in the processor's caches.
+    counts = [count_input(line.body, line.endpoint) if isinstance(line, Line) else None for line in lines]
     rows: list[Row | BadLine] = []
-    digests: list[bytes | None] = []
-    batch, service_tier, at, overlays = options
-    prices = _table(overlays)
-    for number, raw in piece:
-        line = parse_line(number, raw)
+    ids: _Ids = []
+    for line, count in zip(lines, counts, strict=True):
         if isinstance(line, BadLine):
             rows.append(line)
-            digests.append(None)
             continue
-        digests.append(digest_of(line.custom_id))
+        ids.append((line.number, line.custom_id, digest_of(line.custom_id)))
         try:
             guess = estimate(
-                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=prices
-            )
+                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=prices,
+                input_count=count,
+            )  # fmt: skip
         except ConfigError as error:
-            rows.append(BadLine(number, str(error), line.custom_id))
+            rows.append(BadLine(line.number, str(error), line.custom_id))
             continue
         cost = guess.cost.reason if isinstance(guess.cost, Unpriced) else guess.cost
-        count = guess.input
-        rows.append(Row(number, line.custom_id, guess.model, count.tokens, count.exact, guess.output_basis, cost))
-    return rows, digests, sum(len(raw) for _, raw in piece)
+        counted = guess.input
+        rows.append(
+            Row(line.number, line.custom_id, guess.model, counted.tokens, counted.exact, guess.output_basis, cost)
+        )
+    return _part(rows, len(block)), ids
 
 
-def _checked(rows: list[Row | BadLine], digests: list[bytes | None], unique: Unique) -> list[Row | BadLine]:
-    """Replace the rows whose custom_id an earlier line had."""
-    checked: list[Row | BadLine] = []
-    for row, digest in zip(rows, digests, strict=True):
-        again = unique.check(row.number, row.custom_id or "", digest) if digest is not None else None
-        checked.append(again or row)
-    return checked
+def _part(rows: list[Row | BadLine], size: int) -> Part:
+    return Part(Sums().add(rows), size, pickle.dumps([_packed(row) for row in rows], pickle.HIGHEST_PROTOCOL))
 
 
-def _pieces(lines: Iterable[tuple[int, bytes]]) -> Iterator[Piece]:
-    piece: Piece = []
-    size = 0
-    for line in lines:
-        piece.append(line)
-        size += len(line[1])
-        if size >= PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+def _packed(row: Row | BadLine) -> tuple[Any, ...]:
+    """As whole numbers and texts, a row is pickled in a tenth of the time."""
+    if isinstance(row, BadLine) or isinstance(row.cost, str):
+        return tuple(row)
+    return (*row[:6], *[amount.pico for amount in row.cost])
 
 
-def _again(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from rest
+def _unpacked(
+    number: int, custom_id: str, model: str, tokens: int, exact: bool, basis: str, *cost: Any
+) -> Row:
+    price = CostRange(*map(Usd, cost)) if len(cost) > 1 else cost[0]
+    return Row(number, custom_id, model, tokens, exact, basis, price)
 
 
-def _spread(work: Callable[[Piece], _Result], pieces: Iterator[Piece], jobs: int) -> Iterator[_Result]:
+def _checked(part: Part, ids: _Ids, unique: Unique) -> Part:
+    """Replace the rows whose custom_id an earlier line had, and take them out of the sums."""
+    again = {bad.number: bad for one in ids if (bad := unique.check(*one)) is not None}
+    return _part([again.get(row.number, row) for row in part.rows], part.bytes) if again else part
+
+
+def _spread(
+    work: _Work, pieces: Iterable[tuple[int, bytes]], jobs: int, fast: list[str]
+) -> Iterator[tuple[Part, _Ids]]:
     """Map over several processes: in order, and never far ahead of whoever takes the results."""
     # A fork carries the vocabulary over; with threads about it is not safe, and elsewhere not to be had.
     forks = sys.platform == "linux" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if forks else "spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=signal.signal, initargs=_IGNORE_INTERRUPTS)
-    waiting: deque[Future[_Result]] = deque()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(fast,))
+    waiting: deque[Future[tuple[Part, _Ids]]] = deque()
     try:
-        for piece in pieces:
-            waiting.append(pool.submit(work, piece))
+        for number, block in pieces:
+            waiting.append(pool.submit(_estimated, work, number, block))
             if len(waiting) >= _AHEAD * jobs:
                 yield waiting.popleft().result()
         while waiting:
@@ -181,7 +261,10 @@ def _spread(work: Callable[[Piece], _Result], pieces: Iterator[Piece], jobs: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_IGNORE_INTERRUPTS = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the others
+def _start(fast: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the others
+    for encoding in fast:
+        accelerate(encoding)  # carried over by a fork; loaded here by a process that was started otherwise
 
 
-__all__ = ["Options", "Part", "Row", "cores", "tally"]
+__all__ = ["Options", "Part", "Row", "Sums", "cores", "tally"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,8 @@ import click
 
 from pricing.money import Usd
 
-from ..job import BadLine, open_job
-from ..tally import Options, Part, Row, cores, tally
+from ..job import open_job
+from ..tally import Options, Part, Row, Sums, cores, tally
 from ._prices import prices_option
 from ._shared import Day, counted, print_json
 
@@ -43,84 +42,57 @@ def command(
 
     FILE may be - for standard input.
     """
-    totals = Totals(lines)
+    totals = Sums()
+    rows: list[dict[str, Any]] | None = [] if lines else None
     options = Options(batch, service_tier, at, prices)
     with _opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
-            totals.add(part.rows)
-    totals.print_json() if as_json else totals.print()
-    if totals.bad or totals.counts["unpriced"]:
+            totals += part.sums
+            if rows is not None:
+                rows += [_as_dict(row) for row in part.rows if isinstance(row, Row)]
+    _print_json(totals, rows) if as_json else _print(totals, rows or ())
+    if totals.bad or totals.unpriced:
         sys.exit(1)
 
 
-class Totals:
-    """Adds rows up, and prints what became of them."""
+def _cost(sums: Sums) -> dict[str, Usd] | None:
+    """The costs; None where no line has a price: never $0 for what has none."""
+    if sums.unpriced == sums.lines > 0:
+        return None
+    return {"mean": Usd(sums.mean_pico), "worst": Usd(sums.worst_pico)}
 
-    def __init__(self, lines: bool) -> None:
-        self.counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
-        self.bad: list[BadLine] = []
-        self._cost = dict.fromkeys(("mean", "worst"), 0)  # pico-dollars; percentiles do not add up
-        self._bases: Counter[str] = Counter()
-        self._reasons: dict[str, None] = {}
-        self._rows: list[dict[str, Any]] | None = [] if lines else None
 
-    def add(self, rows: Iterable[Row | BadLine]) -> None:
-        """Add the rows of a part."""
-        counts = self.counts
-        for row in rows:
-            if isinstance(row, BadLine):
-                self.bad.append(row)
-                continue
-            counts["lines"] += 1
-            counts["input_tokens"] += row.tokens
-            counts["inexact"] += not row.exact
-            self._bases[row.basis] += 1
-            if isinstance(row.cost, str):
-                counts["unpriced"] += 1
-                self._reasons.setdefault(row.cost)
-            else:
-                self._cost["mean"] += row.cost.mean.pico
-                self._cost["worst"] += row.cost.worst.pico
-            if self._rows is not None:
-                self._rows.append(_as_dict(row))
+def _print_json(sums: Sums, rows: list[dict[str, Any]] | None) -> None:
+    """Print the document that docs/json.md describes."""
+    cost = _cost(sums)
+    document: dict[str, Any] = {
+        "lines": sums.lines,
+        "input_tokens": sums.input_tokens,
+        "inexact": sums.inexact,
+        "unpriced": sums.unpriced,
+        "cost": None if cost is None else {key: str(usd) for key, usd in cost.items()},
+        "bad_lines": [{"line": one.number, "reason": one.reason} for one in sums.bad],
+        "output_basis": dict(sums.bases.most_common()),
+    }
+    print_json(document if rows is None else {**document, "rows": rows})
 
-    @property
-    def cost(self) -> dict[str, Usd] | None:
-        """The sums; None where no line has a price: never $0 for what has none."""
-        if self.counts["unpriced"] == self.counts["lines"] > 0:
-            return None
-        return {key: Usd(pico) for key, pico in self._cost.items()}
 
-    def print_json(self) -> None:
-        """Print the document that docs/json.md describes."""
-        cost = self.cost
-        document: dict[str, Any] = {
-            **self.counts,
-            "cost": None if cost is None else {key: str(usd) for key, usd in cost.items()},
-            "bad_lines": [{"line": one.number, "reason": one.reason} for one in self.bad],
-            "output_basis": dict(self._bases.most_common()),
-        }
-        print_json(document if self._rows is None else {**document, "rows": self._rows})
-
-    def print(self) -> None:
-        """Print for people."""
-        counts, cost = self.counts, self.cost
-        for row in self._rows or ():
-            price = row.get("unpriced") or f"{row['mean']:>14} {row['worst']:>14}"
-            click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
-        click.echo(f"lines     {counts['lines']:,}")
-        click.echo(
-            f"input     {counts['input_tokens']:,} tokens"
-            + (f" ({counted(counts['inexact'], 'line')} estimated)" if counts["inexact"] else "")
-        )
-        if cost is not None:
-            click.echo(f"cost      {cost['mean'].format()} expected, {cost['worst'].format()} at worst")
-        for basis, number in self._bases.most_common():
-            click.echo(f"output    {counted(number, 'line')}: {basis}")
-        if counts["unpriced"]:
-            click.echo(f"unpriced  {counted(counts['unpriced'], 'line')}: {' · '.join(self._reasons)}")
-        for one in self.bad:
-            click.echo(f"line {one.number}: {one.reason}", err=True)
+def _print(sums: Sums, rows: Iterable[dict[str, Any]]) -> None:
+    """Print for people."""
+    for row in rows:
+        price = row.get("unpriced") or f"{row['mean']:>14} {row['worst']:>14}"
+        click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
+    click.echo(f"lines     {sums.lines:,}")
+    estimated = f" ({counted(sums.inexact, 'line')} estimated)" if sums.inexact else ""
+    click.echo(f"input     {sums.input_tokens:,} tokens{estimated}")
+    if (cost := _cost(sums)) is not None:
+        click.echo(f"cost      {cost['mean'].format()} expected, {cost['worst'].format()} at worst")
+    for basis, number in sums.bases.most_common():
+        click.echo(f"output    {counted(number, 'line')}: {basis}")
+    if sums.unpriced:
+        click.echo(f"unpriced  {counted(sums.unpriced, 'line')}: {' · '.join(sums.reasons)}")
+    for one in sums.bad:
+        click.echo(f"line {one.number}: {one.reason}", err=True)
 
 
 def _as_dict(row: Row) -> dict[str, Any]:
