@@ -305,8 +305,12 @@ def _day(at: date) -> date:
     return at
 
 
-def price_row(model: str, service_tier: str | None, at: date | None, prices: PriceTable) -> PriceRow | Unpriced:
-    """Find the row that prices a call of this day (now unless told), or say why there is none."""
+def price_row(
+    model: str, service_tier: str | None, at: date | None, prices: PriceTable | None
+) -> PriceRow | Unpriced:
+    """Find the row that prices a call of this day (now unless told) in a table (the shipped one), or say why not."""
+    if prices is None:
+        prices = _shipped_prices()
     day = _today() if at is None else _day(at)
     return prices.lookup(model, service_tier, day) or Unpriced(_why(model, service_tier, day, prices), model)
 

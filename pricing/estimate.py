@@ -14,10 +14,10 @@ from .cards import resolve
 from .cost import Unpriced, price_row
 from .errors import ConfigError
 from .money import Usd
-from .prices import load_prices
 from .tokens import Count, count_input
 
 if TYPE_CHECKING:
+    from .cards import ModelCard
     from .prices import PriceRow, PriceTable
 
 
@@ -110,7 +110,7 @@ def estimate(
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
     tier = service_tier if service_tier is not None else asked_tier(body)
-    row = price_row(name, "batch" if batch else tier, at, prices or load_prices())
+    row = price_row(name, "batch" if batch else tier, at, prices)
     return Estimate(
         name, endpoint, count, p50, p95, worst, mean, basis, _range(row, body, count, p50, p95, worst, mean)
     )
@@ -128,7 +128,10 @@ def guess_endpoint(body: Mapping[str, Any]) -> str | None:
 
 def reasons(model: str) -> bool:
     """Say whether a model bills hidden reasoning: as its card states, else by its name."""
-    card = resolve(model)
+    return _reasons(model, resolve(model))
+
+
+def _reasons(model: str, card: ModelCard | None) -> bool:
     if card is not None and card.reasoning_tokens is not None:
         return card.reasoning_tokens
     return model.startswith(_REASONING)
@@ -150,7 +153,7 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
             break
     if card is not None and card.context_window is not None:
         worst = max(0, min(worst, card.context_window - count.low))
-    prior = PRIOR_REASONING if reasons(model) else PRIOR_PLAIN
+    prior = PRIOR_REASONING if _reasons(model, card) else PRIOR_PLAIN
     choices = body.get("n")
     choices = choices if type(choices) is int and choices > 0 else 1
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
