@@ -72,22 +72,52 @@ def raw_lines(file: IO[bytes], path: str | os.PathLike[str], first: int = 1) -> 
             yield number, raw
 
 
-def blocks(file: IO[bytes], path: str | os.PathLike[str], size: int) -> Iterator[tuple[int, bytes]]:
-    """Cut an open job file at line ends into blocks of `size` bytes or a line more, each with its first line's number.
+class Block(NamedTuple):
+    """Whole lines of a job file.
 
-    `raw_lines` of the blocks are those of the file.
+    first        the number of the first line
+    start, size  bytes
+    raw          what they are; None where whoever needs them reads the file for itself
+    """
+
+    first: int
+    start: int
+    size: int
+    raw: bytes | None
+
+    def read(self, path: str | os.PathLike[str]) -> bytes:
+        """Give the bytes. Raises ConfigError when the file has no longer so many."""
+        if self.raw is not None:
+            return self.raw
+        try:
+            with open(path, "rb") as file:
+                file.seek(self.start)
+                raw = file.read(self.size)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if len(raw) < self.size:
+            raise ConfigError(f"{path}: became shorter while it was read; run it again")
+        return raw
+
+
+def blocks(file: IO[bytes], path: str | os.PathLike[str], size: int, *, keep: bool) -> Iterator[Block]:
+    """Cut an open job file at line ends into blocks of `size` bytes or a line more; their `raw_lines` are the file's.
+
+    keep  carry the bytes along; else `file` is the plain file at `path`, to be read there again
 
     Raises  ConfigError when the file cannot be read further
     """
-    number, block, length = 1, list[bytes](), 0
+    first, start, length, lines = 1, 0, 0, list[bytes]()
     for raw in _lines(file, path):
-        block.append(raw)
+        if not lines:
+            start = 0 if keep else file.tell() - len(raw)
+        lines.append(raw)
         length += len(raw)
         if length >= size or not raw.endswith(b"\n"):  # what is cut short ends a block: it has no line end
-            yield number, b"".join(block)
-            number, block, length = number + len(block), [], 0
-    if block:
-        yield number, b"".join(block)
+            yield Block(first, start, length, b"".join(lines) if keep else None)
+            first, length, lines = first + len(lines), 0, []
+    if lines:
+        yield Block(first, start, length, b"".join(lines) if keep else None)
 
 
 def _lines(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[bytes]:

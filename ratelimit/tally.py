@@ -30,7 +30,7 @@ from pricing.prices import PriceTable, load_prices
 from pricing.tokens import accelerate, count_input, encoding_for
 
 from .errors import ConfigError
-from .job import BadLine, Line, Unique, blocks, digest_of, parse_line, raw_lines
+from .job import BadLine, Block, Line, Unique, blocks, digest_of, parse_line, raw_lines
 
 PIECE_BYTES = 512 * 1024
 ALONE_BYTES = 2 * 1024 * 1024
@@ -132,6 +132,7 @@ class Part(NamedTuple):
 class _Work(NamedTuple):
     """What a process has to know; `version` is that of the prices, which must not change on the way."""
 
+    path: str
     options: Options
     version: str
 
@@ -148,22 +149,22 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     """Estimate every line of an open job file, in the order of the file.
 
     jobs  processes, at most; 1 stays in this one
-    size  bytes of the file, where they are known
+    size  bytes of the file, where it is a plain one: then each process reads `path` for itself
 
     Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
     Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
-    work = _Work(options, load_prices(overlay=options.prices).version)  # a wrong overlay is told before anything is read
+    work = _Work(path, options, load_prices(overlay=options.prices).version)  # a wrong overlay is told before anything is read
     unique = Unique()
-    pieces = blocks(file, path, PIECE_BYTES)
+    pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
     fast: list[str] = []
     if size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
-        fast = [encoding for encoding in _encodings(*first) if accelerate(encoding)]
+        fast = [encoding for encoding in _encodings(work, first) if accelerate(encoding)]
         pieces = chain([first], pieces)
     # Of a file known to be large, one piece alone: it builds what the others take over.
     alone = 1 if size is not None and size > ALONE_BYTES else ALONE_BYTES // PIECE_BYTES
-    for number, block in islice(pieces, None if jobs == 1 else alone):
-        yield _checked(*_estimated(work, number, block), unique)
+    for piece in islice(pieces, None if jobs == 1 else alone):
+        yield _checked(*_estimated(work, piece), unique)
     if jobs > 1 and (first := next(pieces, None)) is not None:
         for part, ids in _spread(work, chain([first], pieces), jobs, fast):
             yield _checked(part, ids, unique)
@@ -178,18 +179,21 @@ def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
     return table
 
 
-def _encodings(number: int, block: bytes) -> list[str]:
+def _lines(work: _Work, piece: Block) -> list[Line | BadLine]:
+    return [parse_line(*one) for one in raw_lines(io.BytesIO(piece.read(work.path)), work.path, piece.first)]
+
+
+def _encodings(work: _Work, piece: Block) -> list[str]:
     """Name the encodings that the lines of a piece are counted with."""
-    lines = (parse_line(*one) for one in raw_lines(io.BytesIO(block), "", number))
-    found = {encoding_for(line.body["model"]) for line in lines if isinstance(line, Line)}
+    found = {encoding_for(line.body["model"]) for line in _lines(work, piece) if isinstance(line, Line)}
     return sorted(encoding for encoding in found if encoding is not None)
 
 
-def _estimated(work: _Work, number: int, block: bytes) -> tuple[Part, _Ids]:
+def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
     """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
     batch, service_tier, at, overlays = work.options
     prices = _table(overlays, work.version)
-    lines = [parse_line(*one) for one in raw_lines(io.BytesIO(block), "", number)]
+    lines = _lines(work, piece)
     # One step for all lines, then the next: what a step needs stays in the processor's caches.
     counts = [count_input(line.body, line.endpoint) if isinstance(line, Line) else None for line in lines]
     rows: list[Row | BadLine] = []
@@ -212,7 +216,7 @@ def _estimated(work: _Work, number: int, block: bytes) -> tuple[Part, _Ids]:
         rows.append(
             Row(line.number, line.custom_id, guess.model, counted.tokens, counted.exact, guess.output_basis, cost)
         )
-    return _part(rows, len(block)), ids
+    return _part(rows, piece.size), ids
 
 
 def _part(rows: list[Row | BadLine], size: int) -> Part:
@@ -240,7 +244,7 @@ def _checked(part: Part, ids: _Ids, unique: Unique) -> Part:
 
 
 def _spread(
-    work: _Work, pieces: Iterable[tuple[int, bytes]], jobs: int, fast: list[str]
+    work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]
 ) -> Iterator[tuple[Part, _Ids]]:
     """Map over several processes: in order, and never far ahead of whoever takes the results."""
     # A fork carries the vocabulary over; with threads about it is not safe, and elsewhere not to be had.
@@ -249,8 +253,8 @@ def _spread(
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(fast,))
     waiting: deque[Future[tuple[Part, _Ids]]] = deque()
     try:
-        for number, block in pieces:
-            waiting.append(pool.submit(_estimated, work, number, block))
+        for piece in pieces:
+            waiting.append(pool.submit(_estimated, work, piece))
             if len(waiting) >= _AHEAD * jobs:
                 yield waiting.popleft().result()
         while waiting:
