@@ -305,9 +305,7 @@ def _day(at: date) -> date:
     return at
 
 
-def price_row(
-    model: str, service_tier: str | None, at: date | None, prices: PriceTable | None
-) -> PriceRow | Unpriced:
+def price_row(model: str, service_tier: str | None, at: date | None, prices: PriceTable | None) -> PriceRow | Unpriced:
     """Find the row that prices a call of this day (now unless told) in a table (the shipped one), or say why not."""
     if prices is None:
         prices = _shipped_prices()

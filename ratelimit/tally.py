@@ -117,10 +117,10 @@ class Options(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of the file: what its lines come to, how many bytes it has, and its rows, packed until someone asks."""
+    """A piece of the file: what its lines come to, its size in bytes, and its rows, packed until someone asks."""
 
     sums: Sums
-    bytes: int
+    size: int
     packed: bytes
 
     @property
@@ -154,7 +154,8 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
     Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
-    work = _Work(path, options, load_prices(overlay=options.prices).version)  # a wrong overlay is told before anything is read
+    # A wrong overlay is told before anything is read, and one that has changed since the last job is read anew.
+    work = _Work(path, options, load_prices(overlay=options.prices).version)
     unique = Unique()
     pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
     fast: list[str] = []
@@ -230,9 +231,7 @@ def _packed(row: Row | BadLine) -> tuple[Any, ...]:
     return (*row[:6], *[amount.pico for amount in row.cost])
 
 
-def _unpacked(
-    number: int, custom_id: str, model: str, tokens: int, exact: bool, basis: str, *cost: Any
-) -> Row:
+def _unpacked(number: int, custom_id: str, model: str, tokens: int, exact: bool, basis: str, *cost: Any) -> Row:
     price = CostRange(*map(Usd, cost)) if len(cost) > 1 else cost[0]
     return Row(number, custom_id, model, tokens, exact, basis, price)
 
@@ -240,12 +239,10 @@ def _unpacked(
 def _checked(part: Part, ids: _Ids, unique: Unique) -> Part:
     """Replace the rows whose custom_id an earlier line had, and take them out of the sums."""
     again = {bad.number: bad for one in ids if (bad := unique.check(*one)) is not None}
-    return _part([again.get(row.number, row) for row in part.rows], part.bytes) if again else part
+    return _part([again.get(row.number, row) for row in part.rows], part.size) if again else part
 
 
-def _spread(
-    work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]
-) -> Iterator[tuple[Part, _Ids]]:
+def _spread(work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]) -> Iterator[tuple[Part, _Ids]]:
     """Map over several processes: in order, and never far ahead of whoever takes the results."""
     # A fork carries the vocabulary over; with threads about it is not safe, and elsewhere not to be had.
     forks = sys.platform == "linux" and threading.active_count() == 1

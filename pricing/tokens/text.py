@@ -15,8 +15,8 @@ MEMO_CHARS = 4_000_000
 MEMO_LONGEST = 100_000
 """Texts are remembered whole: chat clients send their history again and again. Bounded in number and in size."""
 _SAMPLE = 128
-"""A longer text is looked up by so many of its characters, or up to twice as many, and then compared with the one found:
-that is exact, and takes a fraction of the time that its hash does."""
+"""A longer text is looked up by so many of its characters, or up to twice as many, and compared with what was found:
+that is exact, and takes a fraction of the time of a hash."""
 
 _LONGEST_PIECE = 400_000
 # Between a lower-case letter and a space before a letter, and after a newline before a letter or digit, no token

@@ -130,5 +130,5 @@ def _watched(parts: Iterator[Part], size: int | None) -> Iterator[Part]:
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("", total=size)
         for part in parts:
-            progress.update(task, advance=part.bytes, refresh=True)
+            progress.update(task, advance=part.size, refresh=True)
             yield part

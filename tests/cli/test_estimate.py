@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pricing.estimate import estimate
+from pricing import count_tokens
+from pricing.estimate import CostRange, estimate
 from ratelimit import tally as module
 from ratelimit.errors import ConfigError
 from ratelimit.job import BadLine
-from ratelimit.tally import Options, Row, tally
+from ratelimit.tally import Options, Row, Sums, tally
 
 AT = "2026-07-15"
 WORDS = ("the", "parcel", "was", "promised", "for", "Tuesday", "and", "it", "is", "Friday", "now", "please", "tell me")
@@ -45,15 +48,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows(path: Path, jobs: int) -> list[Row | BadLine]:
+def rows(path: Path, jobs: int, size: int | None = None) -> list[Row | BadLine]:
     with path.open("rb") as file:
-        return [row for part in tally(file, str(path), Options(), jobs=jobs) for row in part.rows]
+        return [row for part in tally(file, str(path), Options(), jobs=jobs, size=size) for row in part.rows]
 
 
 def test_several_processes_say_what_one_says(large: Path) -> None:
-    """Every line, bad, repeated and unpriced ones too, has the same row and place, from one process and from three."""
+    """Every line, bad, repeated and unpriced ones too, has the same row and place: from one process and from three,
+    whether they are sent the lines or read the file themselves."""
     alone = rows(large, 1)
     assert rows(large, 3) == alone
+    assert rows(large, 1, large.stat().st_size) == alone
+    assert rows(large, 3, large.stat().st_size) == alone
     assert [row.number for row in alone] == list(range(1, 5_001))
     bad = {row.number: row.reason for row in alone if isinstance(row, BadLine)}
     assert set(bad) == {18, 2_501, 5_000}
@@ -72,10 +78,108 @@ def test_a_row_is_the_estimate_of_its_line(large: Path) -> None:
         assert (row.tokens, row.exact, row.cost) == (guess.input.tokens, guess.input.exact, guess.cost)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_sums_are_those_of_the_rows(large: Path, jobs: int) -> None:
+    """What is added up where the lines are estimated is what the rows come to, in every part and over the file."""
+    lines = tokens = inexact = unpriced = mean = worst = 0
+    bad: list[BadLine] = []
+    sums = Sums()
+    with large.open("rb") as file:
+        for part in tally(file, str(large), Options(), jobs=jobs, size=large.stat().st_size):
+            assert part.sums == Sums().add(part.rows)
+            sums += part.sums
+            for row in part.rows:
+                if isinstance(row, BadLine):
+                    bad.append(row)
+                    continue
+                lines, tokens, inexact = lines + 1, tokens + row.tokens, inexact + (not row.exact)
+                if isinstance(row.cost, CostRange):
+                    mean, worst = mean + row.cost.mean.pico, worst + row.cost.worst.pico
+                else:
+                    unpriced += 1
+    assert (sums.lines, sums.input_tokens, sums.inexact, sums.unpriced) == (lines, tokens, inexact, unpriced)
+    assert (sums.mean_pico, sums.worst_pico, sums.bad) == (mean, worst, bad)
+    assert sum(sums.bases.values()) == lines
+    assert list(sums.reasons) == ["no price row for 'nobody-priced-this'"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 3)), max_size=30), st.integers(1, 600))
+@settings(deadline=None)
+def test_a_custom_id_used_again_is_bad_and_not_counted(made: list[tuple[str, int]], piece: int) -> None:
+    """Wherever a custom_id comes again, in the same piece or a later one, its line is bad and in no sum."""
+    requests = [{"model": "gpt-4o", "input": "word " * words} for _, words in made]
+    raw = [
+        json.dumps({"custom_id": name, "url": "/v1/responses", "body": body}) + "\n"
+        for (name, _), body in zip(made, requests, strict=True)
+    ]
+    first: dict[str, int] = {}
+    for number, (name, _) in enumerate(made, 1):
+        first.setdefault(name, number)
+    sums = Sums()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PIECE_BYTES", piece)
+        for part in tally(io.BytesIO("".join(raw).encode()), "", Options(), jobs=1):
+            sums += part.sums
+    again = [number for number, (name, _) in enumerate(made, 1) if first[name] != number]
+    assert [bad.number for bad in sums.bad] == again
+    assert sums.lines == len(first)
+    texts = [requests[number - 1]["input"] for number in first.values()]
+    assert sums.input_tokens == sum(3 + 1 + count_tokens(text, "gpt-4o") + 3 for text in texts)
+
+
+OVERLAY = """
+version: 1
+currency: USD
+sources: {{contract: {{url: "https://example.com/contract", read: 2026-07-01}}}}
+adjustments: [{{percent: "{percent}", effective_from: 2020-01-01, source: contract}}]
+"""
+
+
+def test_an_overlay_that_has_changed_is_read_anew(tmp_path: Path) -> None:
+    """A second job of one process is priced by what the file says then; one that changes under a job is an error."""
+    overlay = tmp_path / "acme.yaml"
+    job = (line(0, 100) + "\n").encode()
+    worst = []
+    for percent in ("-10", "-50"):
+        overlay.write_text(OVERLAY.format(percent=percent))
+        (part,) = tally(io.BytesIO(job), "", Options(prices=(str(overlay),)), jobs=1)
+        worst.append(part.sums.worst_pico)
+    (plain,) = tally(io.BytesIO(job), "", Options(), jobs=1)
+    assert [10 * amount for amount in worst] == [9 * plain.sums.worst_pico, 5 * plain.sums.worst_pico]
+    work = module._Work("", Options(prices=(str(overlay),)), "another")
+    with pytest.raises(ConfigError, match=r"acme\.yaml: changed while the job was read"):
+        module._estimated(work, module.Block(1, 0, len(job), job))
+
+
+def test_a_file_that_becomes_shorter_is_one_clear_error(large: Path, tmp_path: Path) -> None:
+    """A plain file is read a second time by whoever estimates it; what is gone by then is missed, not left out."""
+    path = tmp_path / "shrinks.jsonl"
+    path.write_bytes(large.read_bytes())
+    with path.open("rb") as file:
+        parts = tally(file, str(path), Options(), jobs=1, size=path.stat().st_size)
+        next(parts)
+        os.truncate(path, module.PIECE_BYTES + 1_000)
+        with pytest.raises(ConfigError, match=r"shrinks\.jsonl: became shorter while it was read"):
+            list(parts)
+
+
+def test_the_fast_engine_is_loaded_for_what_the_lines_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of embeddings does not load the vocabulary of another family; a small job loads none."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "accelerate", asked.append)
+    path = tmp_path / "job.jsonl"
+    path.write_text('{"model": "text-embedding-3-small", "input": "word"}\n{"model": "unheard-of", "input": "word"}\n')
+    rows(path, 1, path.stat().st_size)
+    assert asked == []
+    monkeypatch.setattr(module, "FAST_BYTES", 10)
+    rows(path, 1, path.stat().st_size)
+    assert asked == ["cl100k_base"]
+
+
 def test_the_bytes_of_the_parts_are_those_of_the_file(large: Path) -> None:
     """A progress bar that adds the parts up ends where the file ends."""
     with large.open("rb") as file:
-        assert sum(part.bytes for part in tally(file, "", Options(), jobs=2)) == large.stat().st_size
+        assert sum(part.size for part in tally(file, "", Options(), jobs=2)) == large.stat().st_size
 
 
 def test_the_file_is_never_read_far_ahead(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +189,7 @@ def test_the_file_is_never_read_far_ahead(large: Path, monkeypatch: pytest.Monke
     taken = 0
     with large.open("rb") as file:
         for part in tally(file, "", Options(), jobs=2):
-            taken += part.bytes
+            taken += part.size
             assert file.tell() - taken < 9 * 64 * 1024
 
 

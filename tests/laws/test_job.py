@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimit import job as module
 from ratelimit.errors import ConfigError
-from ratelimit.job import BadLine, Line, parse_line, read_job
+from ratelimit.job import BadLine, Line, blocks, parse_line, raw_lines, read_job
 from ratelimit.results import Results, result_line
 
 GOOD = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "o3-pro", "input": "hi"}}
@@ -82,13 +84,48 @@ def test_numbers_count_every_line_and_duplicates_are_refused(tmp_path: Path) -> 
 
 
 def test_a_compressed_job_reads_like_a_plain_one(tmp_path: Path) -> None:
-    """job.jsonl.gz gives the lines of job.jsonl; a truncated one is one clear error."""
+    """job.jsonl.gz gives the lines of job.jsonl; a truncated or damaged one is one clear error."""
     job = tmp_path / "job.jsonl.gz"
     job.write_bytes(gzip.compress(batch() + b"\n" + batch(custom_id="b")))
     assert [line.custom_id for line in read_job(job)] == ["a", "b"]
-    job.write_bytes(job.read_bytes()[:-9])
-    with pytest.raises(ConfigError, match="cannot be read"):
-        list(read_job(job))
+    whole = job.read_bytes()
+    for broken in (whole[:-9], whole[:12] + b"\xff" + whole[13:]):
+        job.write_bytes(broken)
+        with pytest.raises(ConfigError, match="cannot be read"):
+            list(read_job(job))
+
+
+@given(
+    st.lists(st.sampled_from([b"", b" ", b"\r", b"ab", b"abcdefgh", b"abcdefghi", b"abcdefghij" * 3]), max_size=12),
+    st.data(),
+)
+@settings(deadline=None)
+def test_blocks_have_the_lines_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, made: list[bytes], data: st.DataObject
+) -> None:
+    """However a file is cut, its numbered lines are those that a split gives; of one too long there is the start."""
+    longest = 8
+    path = tmp_path_factory.getbasetemp() / "cut.jsonl"
+    raw = b"\n".join(made)
+    path.write_bytes(raw)
+    expected = []
+    for number, text in enumerate(raw.split(b"\n"), 1):
+        ended = text if number == raw.count(b"\n") + 1 else text + b"\n"
+        if ended.strip() or len(ended) > longest + 1:
+            expected.append((number, ended[: longest + 1]))
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(module, "MAX_LINE_BYTES", longest)
+        keep = data.draw(st.booleans())
+        found = []
+        end = 0
+        for block in blocks(file, path, data.draw(st.integers(1, 40)), keep=keep):
+            assert (block.raw is not None) is keep
+            if not keep:
+                assert block.start >= end
+                end = block.start + block.size
+            found += raw_lines(io.BytesIO(block.read(path)), path, block.first)
+        assert found == expected
+        assert list(raw_lines(io.BytesIO(raw), path)) == expected
 
 
 def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:

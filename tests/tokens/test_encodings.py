@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pricing.tokens import count_text, count_tokens, encoding_for
 from pricing.tokens import text as text_module
@@ -212,3 +214,33 @@ def test_cutting_a_long_text_changes_no_count(name: str, monkeypatch: pytest.Mon
     assert len(pieces) > 1_000
     assert "".join(pieces) == text
     assert count_text(text, name) == whole
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 700), st.sampled_from("ax ”漢")), min_size=1, max_size=12),
+    st.integers(0, 700),
+)
+@settings(deadline=None)
+def test_texts_that_look_alike_are_told_apart(changes: list[tuple[int, str]], length: int) -> None:
+    """Long texts that differ in one place, looked up alike or not, have each its own count, whatever came before."""
+    text_module._memo.cache_clear()
+    encode = get_encoding("o200k_base").encode
+    stem = ("many words of one text, " * 30)[:length]
+    for place, other in changes * 2:
+        text = stem[:place] + other + stem[place + 1 :]
+        assert count_text(text, "o200k_base") == len(encode(text, disallowed_special=()))
+    memo = text_module._memo("o200k_base")
+    assert memo._chars == sum(len(text) for text, _ in memo._counts.values())
+
+
+def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many texts are counted, no more than the bound is kept, in number and in characters."""
+    monkeypatch.setattr(text_module, "MEMO_ENTRIES", 10)
+    monkeypatch.setattr(text_module, "MEMO_CHARS", 5_000)
+    text_module._memo.cache_clear()
+    memo = text_module._memo("o200k_base")
+    for number in range(200):
+        count_text(f"{number} " * (1 + number % 300), "o200k_base")
+        assert len(memo._counts) <= 10
+        assert sum(len(text) for text, _ in memo._counts.values()) <= 5_000 + 4 * 300
+    text_module._memo.cache_clear()
