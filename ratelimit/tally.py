@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -251,7 +252,8 @@ def _spread(work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]) ->
     waiting: deque[Future[tuple[Part, _Ids]]] = deque()
     try:
         for piece in pieces:
-            waiting.append(pool.submit(_estimated, work, piece))
+            with _uninterrupted():
+                waiting.append(pool.submit(_estimated, work, piece))
             if len(waiting) >= _AHEAD * jobs:
                 yield waiting.popleft().result()
         while waiting:
@@ -260,6 +262,19 @@ def _spread(work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]) ->
         raise ConfigError("a process that counted died, perhaps for want of memory; try --jobs 1") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back while processes start: one would die half made, and nobody would end the other."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(fast: list[str]) -> None:
