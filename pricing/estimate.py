@@ -11,11 +11,13 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .cards import resolve
-from .cost import Unpriced, price_row
+from .cost import Unpriced, day_of, no_uplift, price_row
 from .errors import ConfigError
+from .media import SPEECH, characters_of, is_media, most_image_tokens, why_unknown
 from .money import Usd
 from .prices import load_prices
 from .tokens import Count, count_input
+from .tools import most_fees
 
 if TYPE_CHECKING:
     from .prices import PriceRow, PriceTable
@@ -84,6 +86,7 @@ def estimate(
     at: date | None = None,
     prices: PriceTable | None = None,
     input_count: Count | None = None,
+    region: str | None = None,
 ) -> Estimate:
     """Estimate tokens and cost of one request body. Nothing is sent.
 
@@ -93,6 +96,7 @@ def estimate(
     service_tier the tier to price; the body's own unless given
     at           the day whose prices apply; today unless told
     input_count  a count made earlier
+    region       the region that processes it, where the account has chosen one: "eu", "us" …
 
     Raises  ConfigError when the body is no JSON object, names no model, or fits no endpoint
     """
@@ -108,12 +112,42 @@ def estimate(
     count = input_count
     if count is None:
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
-    p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
+    table, day = prices or load_prices(), day_of(at)
     tier = service_tier if service_tier is not None else asked_tier(body)
-    row = price_row(name, "batch" if batch else tier, at, prices or load_prices())
-    return Estimate(
-        name, endpoint, count, p50, p95, worst, mean, basis, _range(row, body, count, p50, p95, worst, mean)
-    )
+    row = price_row(name, "batch" if batch else tier, day, table)
+    if is_media(endpoint):
+        return _of_media(row, body, endpoint, name, count, day, table, region)
+    p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
+    priced = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
+    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
+
+
+def _of_media(
+    row: PriceRow | Unpriced,
+    body: Mapping[str, Any],
+    endpoint: str,
+    model: str,
+    count: Count,
+    day: date,
+    prices: PriceTable,
+    region: str | None,
+) -> Estimate:
+    """Estimate a call that draws, listens or speaks: its price, where something bounds it."""
+    written = most_image_tokens(body, model) if endpoint == "/v1/images/generations" else None
+    why = why_unknown(endpoint, body, model)
+    basis = f"unknown: {why}"
+    answer: CostRange | Unpriced = Unpriced(why, model)
+    if isinstance(row, Unpriced):
+        answer = row
+    elif written is not None:
+        basis = "the most that such images take, by the image generation guide"
+        answer = _range(row, body, count, (written,) * 4, day, prices, region, "output_image")
+    elif endpoint == SPEECH and (characters := characters_of(body, row)) is not None:
+        pico, per = row.per_unit["characters"]
+        spoken = Usd(-(-characters * pico // per))
+        basis, answer = "none: a speech of this model is billed by its characters", CostRange(*(spoken,) * 4)
+    tokens = written or 0
+    return Estimate(model, endpoint, count, tokens, tokens, tokens, tokens, basis, answer)
 
 
 def guess_endpoint(body: Mapping[str, Any]) -> str | None:
@@ -167,11 +201,20 @@ def asked_tier(body: Mapping[str, Any]) -> str | None:
     return tier if isinstance(tier, str) else None
 
 
-def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> Usd | Unpriced:
+def most(
+    row: PriceRow,
+    body: Mapping[str, Any],
+    count: Count,
+    output: int,
+    *,
+    at: date,
+    prices: PriceTable,
+    region: str | None = None,
+) -> Usd | Unpriced:
     """The most that a request can cost at a row, with so much output: what a budget holds.
 
-    Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. What hosted tools
-    will be called for is not in it, for nobody knows how often.
+    Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. Of hosted tools
+    it has the calls that `most_fees` counts.
     """
     longest = row.at_length(count.high)
     if longest is None:
@@ -182,7 +225,22 @@ def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> U
         read = max(read, longest.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
     if read is None or (written is None and output):
         return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
-    return Usd(count.high * read + output * (written or 0))
+    factor = _factor(row, prices, region)
+    if isinstance(factor, Unpriced):
+        return factor
+    pico = -(-(count.high * read + output * (written or 0)) * factor // 10_000)
+    if not body.get("tools"):
+        return Usd(pico)
+    fees = most_fees(body, row.model, at, prices)
+    return fees if isinstance(fees, Unpriced) else Usd(pico + fees.pico)
+
+
+def _factor(row: PriceRow, prices: PriceTable, region: str | None) -> int | Unpriced:
+    """What token prices are multiplied by for a region, in basis points."""
+    if region is None:
+        return 10_000
+    points = prices.uplift(row.model)
+    return no_uplift(row.model) if points is None else 10_000 + points
 
 
 def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
@@ -198,15 +256,29 @@ def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
 
 
 def _range(
-    row: PriceRow | Unpriced, body: Mapping[str, Any], count: Count, p50: int, p95: int, worst: int, mean: int
+    row: PriceRow | Unpriced,
+    body: Mapping[str, Any],
+    count: Count,
+    outputs: tuple[int, int, int, int],
+    at: date,
+    prices: PriceTable,
+    region: str | None,
+    kind: str = "output",
 ) -> CostRange | Unpriced:
-    """Price the outputs at one row: what `cost` says of fresh input and that output, without four Costs."""
+    """Price the outputs (p50, p95, worst, mean) at one row: what `cost` says of fresh input and that output.
+
+    kind  what the output is, as the row names it
+    """
     if isinstance(row, Unpriced):
         return row
-    dearest = most(row, body, count, worst)
-    if isinstance(dearest, Unpriced):
-        return dearest
+    p50, p95, worst, mean = outputs
+    dearest = most(row, body, count, worst, at=at, prices=prices, region=region)
+    factor = _factor(row, prices, region)
+    if isinstance(dearest, Unpriced) or isinstance(factor, Unpriced):
+        return dearest if isinstance(dearest, Unpriced) else no_uplift(row.model)
     likely_row = row.at_length(count.tokens) or row
-    rate_in, rate_out = likely_row.common.input or 0, likely_row.common.output or 0
+    rate_in = likely_row.common.input or 0
+    rate_out = (likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)) or 0
     likely = count.tokens * rate_in
-    return CostRange(Usd(likely + p50 * rate_out), Usd(likely + p95 * rate_out), dearest, Usd(likely + mean * rate_out))
+    of = [Usd(-(-(likely + tokens * rate_out) * factor // 10_000)) for tokens in (p50, p95, mean)]
+    return CostRange(of[0], of[1], dearest, of[2])
