@@ -274,8 +274,9 @@ def _range(
     p50, p95, worst, mean = outputs
     dearest = most(row, body, count, worst, at=at, prices=prices, region=region)
     factor = _factor(row, prices, region)
-    if isinstance(dearest, Unpriced) or isinstance(factor, Unpriced):
-        return dearest if isinstance(dearest, Unpriced) else no_uplift(row.model)
+    if isinstance(dearest, Unpriced):
+        return dearest
+    assert isinstance(factor, int)  # else there is no dearest
     likely_row = row.at_length(count.tokens) or row
     rate_in = likely_row.common.input or 0
     rate_out = (likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)) or 0

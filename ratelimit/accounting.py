@@ -19,6 +19,7 @@ from pricing.budget import US_PER_S, Budget
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
 from pricing.ledger import Entry, Ledger
+from pricing.media import SPEECH, characters_of, is_media
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
@@ -30,7 +31,7 @@ from .events import guarded
 from .reply import RUNNING, Outcome
 
 if TYPE_CHECKING:
-    from .exchange import Call
+    from .call import Call
 
 
 _UNDECIDED = (None, "", "auto")
@@ -46,10 +47,11 @@ class Accountant:
     tags     attached to every entry, below the tags of the context
     prices   the price table; the shipped one unless told
     at       day whose prices apply; the day of the call (UTC) unless told
+    region   the region that processes the calls; the one of the host they are sent to, unless told
     untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_prices", "_tags", "ledger", "untold")
+    __slots__ = ("_at", "_budgets", "_prices", "_region", "_tags", "ledger", "untold")
 
     def __init__(
         self,
@@ -59,8 +61,10 @@ class Accountant:
         tags: Mapping[str, str] | None = None,
         prices: PriceTable | None = None,
         at: date | None = None,
+        region: str | None = None,
     ) -> None:
         self.ledger = ledger
+        self._region = region
         self._budgets = tuple(budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
@@ -76,6 +80,7 @@ class Accountant:
             input_count=call.count,
             at=self._day(),
             prices=self._prices,
+            region=self._region_of(call),
         )
 
     def open(self, call: Call, guess: Estimate) -> int:
@@ -113,19 +118,23 @@ class Accountant:
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
             self.ledger.attach(entry, outcome.response_id)
             return
-        usage = _used(outcome)
+        usage = _used(call, outcome)
         exact, why = usage is not None, ""
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
+            if usage is None and is_media(call.endpoint) and isinstance(guess.cost, Unpriced):
+                why = f"{why.partition(';')[0]}, and {guess.cost.reason}"
+                self.ledger.post(entry, usage=None, cost=Unpriced(why, call.model), exact=False, why=why)
+                return
             if usage is None:
                 self.ledger.expire(entry, why, outcome.response_id)
                 return
         asked = asked_tier(call.body)
         tier = _tier(outcome.service_tier, asked)
         model = outcome.model or call.model
-        price = self._price(usage, model, tier, self._day())
+        price = self._price(call, usage, model, tier, self._day())
         if not exact and self._budgets and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
-            dearest = self._price(usage, model, _DEAREST, self._day())
+            dearest = self._price(call, usage, model, _DEAREST, self._day())
             if isinstance(price, Cost) and isinstance(dearest, Cost) and dearest.total > price.total:
                 tier, price = _DEAREST, dearest
         posted = self.ledger.post(
@@ -154,7 +163,7 @@ class Accountant:
             return
         if not outcome.response_id or outcome.state in RUNNING:
             return
-        usage = _used(outcome)
+        usage = _used(call, outcome)
         if usage is None:
             if outcome.state and outcome.complete:
                 self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage that can be read")
@@ -162,7 +171,7 @@ class Accountant:
         entry = self.ledger.find(outcome.response_id)
         tier = _tier(outcome.service_tier, None if entry is None else entry.service_tier)
         day = self._day() if entry is None or self._at is not None else _day_of(entry)
-        price = self._price(usage, outcome.model or ("" if entry is None else entry.model), tier, day)
+        price = self._price(call, usage, outcome.model or ("" if entry is None else entry.model), tier, day)
         posted = self.ledger.post_response(
             outcome.response_id,
             endpoint=call.endpoint,
@@ -181,6 +190,8 @@ class Accountant:
         largest that the request allows, for a mean is less than what every other call has spent. The same holds under
         a budget where nothing at all was seen.
         """
+        if is_media(call.endpoint):
+            return self._reckon_media(call, outcome)
         running = Usage.from_response(outcome.usage)
         model = outcome.model or call.model
         seen = count_tokens(outcome.text, model) if outcome.text else 0
@@ -210,6 +221,22 @@ class Accountant:
             return usage, f"{what}: counted from its text, and its hidden reasoning at the mean of such calls"
         return Usage(read, output_tokens=seen), f"{what}: counted from its text"
 
+    def _reckon_media(self, call: Call, outcome: Outcome) -> tuple[Usage | None, str]:
+        """Reckon a reply of images or audio without a usage, where its length, or that of its request, is its price."""
+        row = self._prices.lookup(call.model, None, self._day())
+        if row is not None and call.endpoint == SPEECH and outcome.complete:
+            characters = characters_of(call.body, row)
+            if characters is not None:
+                usage = Usage(characters=characters)
+                return usage, "the reply carried no usage: counted from the characters that it speaks"
+        if row is not None and "audio_us" in row.per_unit and outcome.duration is not None:
+            # Recorded usages are whole seconds: 8.47 s of audio were billed as 9.
+            whole = Usage.from_response({"type": "duration", "seconds": outcome.duration})
+            if whole is not None:
+                usage = Usage(audio_us=-(-whole.extra.get("audio_us", 0) // US_PER_S) * US_PER_S)
+                return usage, "the reply carried no usage: counted from the duration that it states, in whole seconds"
+        return None, "the reply carried no usage; counted at its estimate"
+
     def _worst(self, call: Call, guess: Estimate) -> Usd | None:
         """The most a call may cost: what budgets hold.
 
@@ -221,13 +248,22 @@ class Accountant:
             return None
         if asked_tier(call.body) in _UNDECIDED:
             row = self._prices.lookup(call.model, _DEAREST, self._day())
-            dearest = None if row is None else most(row, call.body, guess.input, guess.output_worst)
+            dearest = None
+            if row is not None:
+                dearest = most(
+                    row, call.body, guess.input, guess.output_worst,
+                    at=self._day(), prices=self._prices, region=self._region_of(call),
+                )  # fmt: skip
             if isinstance(dearest, Usd):
                 return max(dearest, priced.worst)
         return priced.worst
 
-    def _price(self, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
-        return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices)
+    def _price(self, call: Call, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
+        region = self._region_of(call)
+        return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices, region=region)
+
+    def _region_of(self, call: Call) -> str | None:
+        return self._region or self._prices.region_of(call.host)
 
     def _tell(self, posted: bool, price: Cost | Unpriced) -> None:
         on_cost = CURRENT.get().on_cost
@@ -238,9 +274,14 @@ class Accountant:
         return self._at or datetime.now(UTC).date()
 
 
-def _used(outcome: Outcome) -> Usage | None:
+def _used(call: Call, outcome: Outcome) -> Usage | None:
     """The usage of a whole reply, and what its hosted tools are billed for; None when nobody knows."""
     usage = Usage.from_response(outcome.usage) if outcome.final else None
+    if usage is not None and call.endpoint == SPEECH:  # what it has made is sound, though it does not say so
+        counts = usage.as_dict()
+        counts["output_audio_tokens"] = counts.get("output_audio_tokens", 0) + counts["output_tokens"]
+        counts["output_tokens"] = 0
+        usage = Usage(**counts, notes=usage.notes)
     if usage is None or outcome.tools is None:
         return usage
     return with_tools(usage, *outcome.tools)

@@ -7,16 +7,13 @@ ends the reservation and the ledger entry exactly once.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from pricing.tokens import Count, count_input
 from pricing.usage import Usage
 
-from ._json import loads
+from .call import Call
 from .context import CURRENT
 from .demand import Demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
@@ -32,15 +29,6 @@ if TYPE_CHECKING:
     from .limiter import Limiter
     from .reservation import Reservation
 
-_CREATE = {
-    "responses": "/v1/responses",
-    "completions": "/v1/completions",
-    "embeddings": "/v1/embeddings",
-    "moderations": "/v1/moderations",
-}
-
-_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/]+)/")
-
 LOOK_EVERY_US = 100_000
 """How often the rate-limit headers of a lane's replies are looked at: reading them costs more than what they add."""
 
@@ -51,99 +39,6 @@ NOT_SENT = frozenset(
 
 MOST_REFUSALS = 100
 """Temporary 429s of one request that are queued again here: a rival may take the room again and again."""
-
-UNKNOWN = "unknown"
-"""The model of a call whose body names none, until its reply names it."""
-
-_ELSEWHERE = ("prompt", "conversation", "previous_response_id")
-"""What the server may take a model from that a Responses body does not name."""
-
-
-class Call:
-    """A request that takes from a model's limits, or asks after one that did.
-
-    endpoint     "/v1/responses" …
-    body         the JSON body; empty for a poll
-    polls        True for GET and DELETE /responses/{id} and its cancel: no admission, but perhaps the news of a cost
-    response_id  the response that is polled; "" for others
-    deletes      True for the DELETE of a response, after which nobody can ask for its cost
-    """
-
-    __slots__ = ("_count", "body", "deletes", "endpoint", "model", "polls", "response_id")
-
-    def __init__(
-        self,
-        endpoint: str,
-        body: Mapping[str, Any],
-        *,
-        polls: bool = False,
-        response_id: str = "",
-        deletes: bool = False,
-    ) -> None:
-        self.endpoint = endpoint
-        self.body = body
-        model = body.get("model")
-        self.model = model if isinstance(model, str) else UNKNOWN
-        self.polls = polls
-        self.response_id = response_id
-        self.deletes = deletes
-        self._count: Count | None = None
-
-    @property
-    def count(self) -> Count:
-        """The input tokens of the body, counted once."""
-        if self._count is None:
-            self._count = count_input(self.body, self.endpoint)
-        return self._count
-
-
-def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> Call | None:
-    """Recognise a call that costs; None for everything else (models, files, other hosts' paths …).
-
-    target   path and query as sent
-    content  gives the body bytes when they are needed; None when the body is a stream
-
-    A body that is no JSON object with a model is not ours to judge: it passes, and the server says what is wrong.
-    Only a Responses body may leave the model out, where a stored prompt or an earlier response names it.
-    """
-    path = target.partition("?")[0].rstrip("/")
-    head, _, last = path.rpartition("/")
-    if method == "POST":
-        endpoint = _CREATE.get(last)
-        if endpoint is None:
-            if last == "cancel" and "/responses/" in path:
-                return _poll(head)
-            if last != "compact" or not head.endswith("/responses"):
-                return None
-            endpoint = "/v1/responses"
-        elif last == "completions" and head.endswith("/chat"):
-            endpoint = "/v1/chat/completions"
-        raw = content()
-        if not raw:
-            return None
-        try:
-            body = loads(raw)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(body, dict):
-            return None
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            # Azure, and long ago OpenAI, named the model in the path instead.
-            named = _IN_PATH.search(path)
-            if named is not None:
-                body["model"] = unquote(named[1])
-            elif model is not None or endpoint != "/v1/responses" or not any(body.get(key) for key in _ELSEWHERE):
-                return None
-        return Call(endpoint, body)
-    if method in ("GET", "DELETE") and head.endswith("/responses"):
-        return _poll(path, deletes=method == "DELETE")
-    return None
-
-
-def _poll(path: str, *, deletes: bool = False) -> Call:
-    response_id = unquote(path.rpartition("/")[2])
-    return Call("/v1/responses", {}, polls=True, response_id=response_id, deletes=deletes)
 
 
 class Tries:
@@ -188,6 +83,8 @@ class Visit:
     )
 
     def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
+        if call.unreadable:
+            warnings.warn(call.unreadable, RatecardWarning, stacklevel=2)
         self._call = call
         self._limiter = limiter
         self._accountant = accountant
@@ -211,7 +108,7 @@ class Visit:
         Raises  NotOffered, ConfigError
         """
         call, limiter = self._call, self._limiter
-        if limiter is None or call.polls:
+        if limiter is None or call.polls or call.unreadable:
             return None
         if not tries.refused:  # where warnings are errors, one must not lose a request that waits already
             limiter.feedback.tell()
@@ -223,8 +120,8 @@ class Visit:
             if call.body.get("model"):
                 raise
             warn_once(
-                "a request names no model, for its stored prompt or conversation does, and no limits are given for "
-                'every model: it passes unpaced; limits={"rpm": 500} beside the others would pace it',
+                "a request names no model, for a stored prompt, a conversation or a default does, and no limits are "
+                'given for every model: it passes unpaced; limits={"rpm": 500} beside the others would pace it',
                 limiter.warned,
             )
             return None
@@ -303,6 +200,8 @@ class Visit:
         refunds = reservation is not None and reservation.demand.refunds
         if self._accountant is None and status != 429 and not refunds:
             return  # nobody asks what the reply says
+        if status < 400 and kind[:6].lower() == b"audio/":
+            return  # a speech says nothing of its cost
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         self._reader = (

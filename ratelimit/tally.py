@@ -61,6 +61,7 @@ class Options(NamedTuple):
     service_tier: str | None = None
     at: date | None = None
     prices: tuple[str, ...] = ()
+    region: str | None = None
 
 
 class Part(NamedTuple):
@@ -112,7 +113,7 @@ def _estimated(piece: Piece, options: Options) -> _Result:
     """Estimate the lines of a piece; with the digest of each custom_id, for a look over the whole file."""
     rows: list[Row | BadLine] = []
     digests: list[bytes | None] = []
-    batch, service_tier, at, overlays = options
+    batch, service_tier, at, overlays, region = options
     prices = _table(overlays)
     for number, raw in piece:
         line = parse_line(number, raw)
@@ -123,7 +124,13 @@ def _estimated(piece: Piece, options: Options) -> _Result:
         digests.append(digest_of(line.custom_id))
         try:
             guess = estimate(
-                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=prices
+                line.body,
+                endpoint=line.endpoint,
+                batch=batch,
+                service_tier=service_tier,
+                at=at,
+                prices=prices,
+                region=region,
             )
         except ConfigError as error:
             rows.append(BadLine(number, str(error), line.custom_id))

@@ -17,7 +17,7 @@ from pricing.money import Usd
 from ..job import BadLine, open_job
 from ..tally import Options, Part, Row, cores, tally
 from ._prices import prices_option
-from ._shared import Day, counted, print_json
+from ._shared import Day, counted, print_json, region_option
 
 
 @click.command("estimate")
@@ -27,6 +27,7 @@ from ._shared import Day, counted, print_json
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @prices_option
+@region_option
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -36,6 +37,7 @@ def command(
     lines: bool,
     at: Any,
     prices: tuple[str, ...],
+    region: str | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -44,7 +46,7 @@ def command(
     FILE may be - for standard input.
     """
     totals = Totals(lines)
-    options = Options(batch, service_tier, at, prices)
+    options = Options(batch, service_tier, at, prices, region)
     with _opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals.add(part.rows)

@@ -32,7 +32,18 @@ from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
 from ._prices import prices_option
-from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, policy_option, print_json
+from ._shared import (
+    TIER,
+    Day,
+    Readable,
+    api_key,
+    counted,
+    limit_options,
+    own_limits,
+    policy_option,
+    print_json,
+    region_option,
+)
 
 
 @click.command("run")
@@ -68,6 +79,7 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
 @prices_option
+@region_option
 @click.option("--explain", is_flag=True, help="Say which limits the requests waited for, and which waited longest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(**options: Any) -> None:
@@ -124,6 +136,7 @@ def command(**options: Any) -> None:
                     strict=options["strict"],
                     at=options["at"],
                     prices=table,
+                    region=options["region"],
                     started=begun.started,
                     total=None if found is None else found.lines,
                 )
@@ -159,6 +172,7 @@ async def run_job(
     strict: bool = False,
     at: date | None = None,
     prices: PriceTable | None = None,
+    region: str | None = None,
     started: Mapping[str, str] | None = None,
     total: int | None = None,
     quiet: bool = False,
@@ -187,7 +201,7 @@ async def run_job(
         ),
     ) as plain:
         cap = None if budget is None else budget._replace(run=run)
-        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, prices=prices, at=at)
+        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, prices=prices, at=at, region=region)
         runner = Runner(
             client,
             limiter,

@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..accounting import Accountant
+from ..call import read_call
 from ..context import CURRENT
 from ..errors import QueueFull, WouldWait
-from ..exchange import Tries, Visit, final_refusal, read_call
+from ..exchange import Tries, Visit, final_refusal
 from ..limiter import Limiter, wait_us
-from ._common import body_of, decoder_of, make_accountant
+from ._common import decoder_of, make_accountant, sent_body
 
 
 class Classes(NamedTuple):
@@ -77,10 +78,11 @@ def bind(lib: Any) -> Classes:
 
         async def handle_async_request(self, request: Any) -> Any:
             call = read_call(
-                request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request, lib.ByteStream)
+                request.method, request.url.raw_path.decode("ascii"), lambda: sent_body(request, lib.ByteStream)
             )
             if call is None:
                 return await self.inner.handle_async_request(request)
+            call.host = request.url.host
             limiter = self.limiter
             tries = Tries(limiter, self._max_wait_us)
             refused = None
@@ -143,6 +145,7 @@ def bind(lib: Any) -> Classes:
         budget   cap(s) such as "25 USD/day": a call that could overshoot raises OverBudget and is not sent
         tags     attached to every entry
         prices   a price table, or the path of an overlay, or several
+        region   "eu" …, where the account has chosen one and the host does not say so
         """
 
         def __init__(
@@ -154,7 +157,8 @@ def bind(lib: Any) -> Classes:
             tags: Any = None,
             prices: Any = None,
             at: Any = None,
+            region: str | None = None,
         ) -> None:
-            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices))
+            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices, region=region))
 
     return Classes(Middleware, RateLimitTransport, CostTransport)

@@ -33,6 +33,25 @@ def body_of(request: Any, in_memory: type[Any]) -> bytes | None:
     return content if isinstance(content, bytes) else None
 
 
+def sent_body(request: Any, in_memory: type[Any]) -> bytes | list[tuple[str, Any]] | None:
+    """The request's body as `body_of` gives it; of a form, the fields that are no files, which stay where they are.
+
+    None when it, or a file of it, is a stream that cannot be read again.
+    """
+    fields = getattr(request.stream, "fields", None)
+    if not isinstance(fields, list):
+        return body_of(request, in_memory)
+    files = [field.file for field in fields if hasattr(field, "file")]
+    if not all(isinstance(file, bytes | str) or _rewinds(file) for file in files):
+        return None
+    return [(field.name, field.value) for field in fields if hasattr(field, "value")]
+
+
+def _rewinds(file: Any) -> bool:
+    seekable = getattr(file, "seekable", None)
+    return bool(seekable()) if callable(seekable) else hasattr(file, "seek")
+
+
 def decoder_of(lib: Any) -> Callable[[str, bytes], bytes]:
     """Undo a content-encoding with the HTTP library's own decoders."""
 
@@ -49,6 +68,8 @@ def make_accountant(
     tags: Mapping[str, str] | None,
     at: date | None,
     prices: Prices | None = None,
+    *,
+    region: str | None = None,
 ) -> Accountant:
     """Build the accountant of `wrap` and CostTransport from what users write."""
     if ledger is None or isinstance(ledger, str | os.PathLike):
@@ -68,7 +89,9 @@ def make_accountant(
     for key, value in (tags or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"tags are text to text, not {key!r}: {value!r}")
-    return Accountant(ledger, budgets=budgets, tags=tags, prices=_table(prices), at=at)
+    if region is not None and not (isinstance(region, str) and region):
+        raise ConfigError(f'region is the name of a region, such as "eu", not {region!r}')
+    return Accountant(ledger, budgets=budgets, tags=tags, prices=_table(prices), at=at, region=region)
 
 
 def _table(prices: Prices | None) -> PriceTable | None:
