@@ -239,7 +239,9 @@ class PriceTable:
             if layer.uplift is not None and card is not None:
                 if card.model in layer.uplift.models:
                     return layer.uplift.basis_points
-                return 0 if card.released is not None and card.released < layer.uplift.older_than else None
+                # What had a price on a day was released by then, whether or not a source tells when.
+                known = card.released or min((row.effective_from for row in self.rows(model)), default=None)
+                return 0 if known is not None and known < layer.uplift.older_than else None
         return None
 
     def region_of(self, host: str) -> str | None:

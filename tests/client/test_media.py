@@ -124,7 +124,7 @@ def test_a_stream_of_images_that_is_cut_counts_its_estimate() -> None:
 
 
 def test_a_budget_holds_the_most_that_images_take() -> None:
-    """Two squares of high quality are at most 2 x 7,050 tokens at $30: a cap below that refuses, one above lets pass."""
+    """Two squares of high quality are at most 2 x 7,050 tokens at $30: a cap below refuses, one above lets pass."""
     asked: dict[str, Any] = {"model": "gpt-image-2", "prompt": "a cat", "n": 2, "size": "1024x1024", "quality": "high"}
     answer = telling({**IMAGE, "usage": DRAWN})
     with pytest.raises(ratelimit.OverBudget):
