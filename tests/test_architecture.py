@@ -27,7 +27,7 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "tier_rows", "_json"},
+    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "tier_rows", "_json", "call"},
     {"tiers", "context", "reply", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},

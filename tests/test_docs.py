@@ -25,7 +25,7 @@ def test_the_python_of_the_pacing_page_runs(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_realtime_session_is_priced_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
-    """The example of docs/middleware.md for what does not pass the middleware runs, and prints the cost that it says."""
+    """The example of docs/middleware.md for what passes no middleware runs, and prints the cost that it says."""
     text = (PAGE.parent / "middleware.md").read_text(encoding="utf-8").partition("## Realtime")[2]
     block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     exec(block, {})
