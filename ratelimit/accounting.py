@@ -19,7 +19,7 @@ from pricing.budget import US_PER_S, Budget
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
 from pricing.ledger import Entry, Ledger
-from pricing.media import SPEECH, characters_of, is_media
+from pricing.media import SPEECH, characters_of, images_of, is_media
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
@@ -276,6 +276,8 @@ class Accountant:
 
 def _used(call: Call, outcome: Outcome) -> Usage | None:
     """The usage of a whole reply, and what its hosted tools are billed for; None when nobody knows."""
+    if not outcome.complete and call.endpoint.startswith("/v1/images/") and images_of(call.body) > 1:
+        return None  # each image of a stream tells its own, and the last may not have come
     usage = Usage.from_response(outcome.usage) if outcome.final else None
     if usage is not None and call.endpoint == SPEECH:  # what it has made is sound, though it does not say so
         counts = usage.as_dict()

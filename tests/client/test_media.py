@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,6 +21,7 @@ from pricing import Usd
 from pricing.ledger import Entry, Ledger
 from pricing.prices import load_prices
 
+DATA = Path(__file__).resolve().parents[1] / "data"
 DAY = date(2026, 11, 20)
 LIMITS = {"rpm": 1_000, "ipm": 50, "tpm": 1_000_000}
 IMAGE = {"created": 1, "data": [{"b64_json": "AAAA"}]}
@@ -121,6 +124,45 @@ def test_a_stream_of_images_that_is_cut_counts_its_estimate() -> None:
     assert entry.state == "expired"
     assert entry.estimate is not None
     assert entry.estimate >= Usd((7_050 + 200) * 30 * PICO)
+
+
+def test_a_stream_left_before_its_last_image_counts_its_estimate() -> None:
+    """Who leaves after the first of two images has the second to pay all the same."""
+    done = {"type": "image_generation.completed", "b64_json": "B" * 5_000, "usage": DRAWN}
+    ledger = Ledger()
+    client = wrapped(streaming(done, done), ledger=ledger)
+    with client.images.generate(model="gpt-image-2", prompt="a cat", n=2, stream=True) as stream:
+        next(iter(stream))
+    entry = only(ledger)
+    assert entry.state == "expired"
+    assert entry.estimate is not None
+    assert entry.estimate > Usd(2 * COST_2.pico)
+
+
+def test_conservative_reserves_what_images_may_take_and_gives_the_rest_back() -> None:
+    """Tokens of an image are reserved at the most of its kind, and settled at the usage of the reply."""
+    asked: dict[str, Any] = {"model": "gpt-image-2", "prompt": "a cat", "size": "1024x1024", "quality": "high"}
+    wanted = {
+        policy: ratelimit.demand({**asked, "n": 2}, endpoint="/v1/images/generations", policy=policy)
+        for policy in ("observed", "documented", "conservative")
+    }
+    assert [(one.tokens, one.images) for one in wanted.values()] == [(2, 2), (2, 2), (2 + 2 * 7_050, 2)]
+    limiter = ratelimit.Limiter(limits={"tpm": 60_000}, policy="conservative", at=DAY)
+    wrapped(telling({**IMAGE, "usage": DRAWN}), limiter=limiter).images.generate(**asked)
+    assert limiter.store.backlog_us("gpt-image-2:tpm") <= 1_106_000  # µs: a token is one thousandth of a second
+
+
+def test_the_recorded_image_is_an_entry_that_says_why_it_has_no_price() -> None:
+    """The one recorded exchange of the Images API: dall-e-2, whose reply has no usage and the table no price."""
+    with gzip.open(DATA / "openai_http.jsonl.gz", "rt", encoding="utf-8") as lines:
+        (told,) = [line for line in map(json.loads, lines) if line["path"].startswith("/v1/images/")]
+    ledger = Ledger()
+    client = wrapped(telling(told["response"]), ledger=ledger)
+    reply = client.images.generate(**told["request"])
+    assert reply.created == told["response"]["created"]
+    entry = only(ledger)
+    assert (entry.model, entry.state, entry.cost) == ("dall-e-2", "posted", None)
+    assert "'dall-e-2'" in entry.why
 
 
 def test_a_budget_holds_the_most_that_images_take() -> None:
