@@ -383,21 +383,21 @@ def test_every_text_is_read_back_as_it_was_given(
 
 
 @pytest.mark.parametrize("field", ["model", "endpoint", "run", "custom_id", "service_tier"])
-def test_a_lone_surrogate_outside_of_tags_is_refused_whole(tmp_path: Path, field: str) -> None:
-    """A text that UTF-8 cannot write is a LedgerError that shows it, names the file, and writes nothing."""
-    path = tmp_path / "costs.db"
-    with Ledger(path) as ledger:
-        for budgets in ([], [Budget(Usd(100))]):
-            with pytest.raises(LedgerError, match=r"\\ud800 here") as caught:
-                pend(ledger, **{field: "\ud800 here"}, budgets=budgets)
-            assert str(path) in str(caught.value)
-        assert list(ledger.entries()) == []
-        entry_id = pend(ledger)
-        for act in (lambda: ledger.attach(entry_id, "\ud800 here"), lambda: ledger.void(entry_id, "\ud800 here")):
-            with pytest.raises(LedgerError, match=r"\\ud800 here"):
-                act()
-        assert [entry.state for entry in ledger.entries()] == ["pending"]
-        assert ledger.void(entry_id, "here")
+def test_a_lone_surrogate_outside_of_tags_is_spelt_out(tmp_path: Path, field: str) -> None:
+    """A text that UTF-8 cannot write stops no call and no ending: the half character is kept as its number."""
+    with Ledger(tmp_path / "costs.db") as ledger:
+        given, kept = "\ud800 here", r"\ud800 here"
+        entry_id = pend(ledger, **{field: given}, budgets=[Budget(Usd(100))])
+        assert ledger.attach(entry_id, given)
+        assert ledger.post(entry_id, usage=None, cost=priced(1), response_id=given, model=given, why=given)
+        assert not ledger.post_response(given, endpoint=given, usage=None, cost=priced(1), model=given)
+        assert ledger.void(pend(ledger), given)
+        entry, other = ledger.entries()
+        assert (entry.response_id, entry.model, other.why) == (kept, kept, kept)
+        if field not in ("model", "service_tier"):
+            assert getattr(entry, field) == kept
+        assert ledger.find(given) == entry
+        assert len(list(ledger.entries(run=given))) == (field == "run")
 
 
 def test_huge_tags_are_kept(tmp_path: Path) -> None:
@@ -423,8 +423,14 @@ def test_only_what_was_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "id", "state", "model", "endpoint", "response_id", "custom_id", "run", "tags", "service_tier", "batch",
         "created_us", "closed_us", "estimate", "worst", "cost", "components", "row_id", "table_version", "usage",
         "exact", "why",
+        "request_id", "asked_model", "asked_tier", "effort", "attempt", "wait_us", "latency_us", "expected",
     } == set(Entry._fields)  # fmt: skip
-    assert columns == {"sums": {"run", "hour", "spent_usd", "spent_pico", "held_usd", "held_pico"}}
+    assert columns == {
+        "sums": {"scope", "value", "days", "slot", "usd", "pico"},
+        "held": {"scope", "value", "usd", "pico"},
+        "watched": {"tag", "path"},
+        "alerts": {"budget", "percent", "mark_us"},
+    }
     data = b"".join(folder_of(path).values())
     assert b"run 39" in data
     for secret in ("sk-secret", str(Path.cwd()), sys.executable, str(tmp_path)):

@@ -175,7 +175,7 @@ def check_budgets(path: Path, number: int) -> None:
             for window, length_us in (("total", now_us), ("hour", HOUR_US), ("day", 24 * HOUR_US)):
                 nothing = Budget(Usd(0), window, run)
                 with pytest.raises(OverBudget) as refused:
-                    ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), budgets=[nothing])
+                    ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), run=run, budgets=[nothing])
                 mine = [entry for entry in entries if run in (None, entry.run)]
                 here = [entry for entry in mine if entry.created_us // length_us == now_us // length_us]
                 assert refused.value.spent.pico == sum(map(spent, mine if window == "total" else here))

@@ -41,7 +41,7 @@ def counted(ledger: Ledger) -> tuple[int, int]:
     found = []
     for run in (None, "r"):
         with pytest.raises(OverBudget) as refused:
-            ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), budgets=[Budget(Usd(0), run=run)])
+            ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), run=run, budgets=[Budget(Usd(0), run=run)])
         found.append((refused.value.spent.pico, refused.value.held.pico))
     assert found[0] == found[1]
     return found[0]
