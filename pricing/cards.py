@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ ENDPOINTS = (
     "v1/audio/translations",
     "v1/moderations",
     "v1/completions",
+    "v1/decisions",
 )
 FEATURES = (
     "streaming",
@@ -41,6 +43,8 @@ FEATURES = (
 )
 MODALITIES = ("text", "image", "audio")
 ENCODINGS = ("o200k_base", "cl100k_base")
+CHAT_TOOLS = ("never", "with_effort_none")
+DETAILS = ("default", "high", "original")
 _READ = re.compile(r"20[0-9]{2}(-(0[1-9]|1[0-2]))?")
 _OPTIONAL = (
     "description",
@@ -50,16 +54,24 @@ _OPTIONAL = (
     "snapshots",
     "aliases",
     "context_window",
+    "max_input_tokens",
     "max_output_tokens",
+    "dimensions",
     "knowledge_cutoff",
     "reasoning_tokens",
     "ratings",
     "encoding",
+    "encoding_evidence",
     "prime_tokens",
+    "image_tokens",
     "modalities",
     "endpoints",
     "features",
+    "rejected_efforts",
+    "chat_tools",
     "tools",
+    "notes",
+    "conflicts",
 )
 
 
@@ -74,12 +86,51 @@ class Source(NamedTuple):
         return f"{self.url}, read {self.read}"
 
 
+class Tiles(NamedTuple):
+    """An image costs `base` tokens and `per_tile` for each tile of 512 pixels (how many: the vision guide)."""
+
+    base: int
+    per_tile: int
+
+
+class Patches(NamedTuple):
+    """At one level of detail an image is shrunk to so many patches of 32 pixels, and to so long a side.
+
+    budget    patches  None: no bound is known
+    max_side  pixels   the same
+    """
+
+    budget: int | None
+    max_side: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRule:
+    """What an input image costs: a model of tiles, or one of patches.
+
+    patches             by level of detail: "default" where the source makes no difference, else "high" | "original"
+    multiplier_percent  of the patches, rounded up, are its tokens
+    auto                the level that "auto" means, where a source says so
+    """
+
+    tiles: Tiles | None
+    patches: Mapping[str, Patches]
+    multiplier_percent: int = 100
+    auto: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelCard:
     """One model. None, or a missing key of a mapping, means that no source states the fact.
 
-    context_window, max_output_tokens   tokens
+    snapshots                           dated names; the one an alias leads to comes first
+    context_window, max_input_tokens, max_output_tokens   tokens
+    dimensions                          numbers of an embedding
+    encoding_evidence                   sources that show which encoding counts its tokens
     endpoints, features                 name → offered or not
+    rejected_efforts                    values of reasoning effort that are errors
+    chat_tools                          function calling on Chat Completions: "never", or "with_effort_none" only
+    notes, conflicts                    what a reader should know; where sources contradict each other
     modalities                          "text" | "image" | "audio" → {"input": …, "output": …}
     prime_tokens                        tokens that prime a chat reply (2 or 3), beside those of the messages
     """
@@ -92,16 +143,24 @@ class ModelCard:
     snapshots: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     context_window: int | None = None
+    max_input_tokens: int | None = None
     max_output_tokens: int | None = None
+    dimensions: int | None = None
     knowledge_cutoff: date | None = None
     reasoning_tokens: bool | None = None
     ratings: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
+    encoding_evidence: tuple[Source, ...] = ()
     prime_tokens: int | None = None
+    image_tokens: ImageRule | None = None
     modalities: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     endpoints: Mapping[str, bool] = field(default_factory=dict)
     features: Mapping[str, bool] = field(default_factory=dict)
+    rejected_efforts: tuple[str, ...] = ()
+    chat_tools: str | None = None
     tools: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
 
 
@@ -118,13 +177,29 @@ class CardTable:
     def __len__(self) -> int:
         return len(self._cards)
 
-    def resolve(self, name: str) -> ModelCard | None:
-        """Find the card of a model, an alias or a snapshot; None for anything else, fine-tuned models included."""
+    def named(self, name: str) -> ModelCard | None:
+        """Find the card that has this name: a model, an alias or a snapshot. What has a price is found so."""
         return self._names.get(name)
+
+    def resolve(self, name: str) -> ModelCard | None:
+        """Find the card of a model, an alias, a snapshot, or of the base of a fine-tuned model; else None.
+
+        A fine-tuned model (ft:base:organisation:suffix:id) can do what its base can. Its price is its own: see `named`.
+        """
+        return self._names.get(base_of(name))
+
+
+def base_of(name: str) -> str:
+    """The base of a fine-tuned model's name, ft:base:organisation:suffix:id; any other name as it is."""
+    if isinstance(name, str) and name.startswith("ft:"):
+        parts = name.split(":")
+        if len(parts) >= 5 and parts[1]:
+            return parts[1]
+    return name
 
 
 def resolve(name: str) -> ModelCard | None:
-    """Find a card in the shipped table by model, alias or snapshot; None when there is none."""
+    """Find a card in the shipped table by model, alias, snapshot or fine-tune id; None when there is none."""
     return load_cards().resolve(name)
 
 
@@ -185,9 +260,11 @@ def read_source(node: Node, sources: Mapping[str, Source]) -> Source:
 def read_model(node: Node, cards: CardTable) -> str:
     """Read the name of a model that has a card; an alias or a snapshot is not the name."""
     name = node.text()
-    card = cards.resolve(name)
+    card = cards.named(name)
     if card is None:
-        node.fail(f"unknown model {name!r}; the cards are {', '.join(card.model for card in cards)}")
+        near = difflib.get_close_matches(name, [card.model for card in cards], 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"{len(cards)} models have cards in models.yaml"
+        node.fail(f"unknown model {name!r}; {hint}")
     if card.model != name:
         node.fail(f"{name!r} is another name of {card.model}: write {card.model}")
     return name
@@ -207,11 +284,15 @@ def _card(node: Node, sources: Mapping[str, Source], names: dict[str, int]) -> M
     dates = {key: fields[key].date() for key in ("released", "shutdown", "knowledge_cutoff") if key in fields}
     if "released" in dates and "shutdown" in dates and dates["shutdown"] <= dates["released"]:
         fields["shutdown"].fail(f"expected a day after the release on {dates['released']}, found {dates['shutdown']}")
-    context = fields["context_window"].integer(1) if "context_window" in fields else None
-    output = fields["max_output_tokens"].integer(1) if "max_output_tokens" in fields else None
-    if context is not None and output is not None and output > context:
-        fields["max_output_tokens"].fail(f"{output} output tokens do not fit a context window of {context}")
-    prime = fields["prime_tokens"].integer(0) if "prime_tokens" in fields else None
+    numbers: dict[str, int] = {
+        key: fields[key].integer(1)
+        for key in ("context_window", "max_input_tokens", "max_output_tokens", "dimensions")
+        if key in fields
+    }
+    context = numbers.get("context_window")
+    for key, what in (("max_output_tokens", "output"), ("max_input_tokens", "input")):
+        if context is not None and (most := numbers.get(key, 0)) > context:
+            fields[key].fail(f"{most} {what} tokens do not fit a context window of {context}")
     if not (source_nodes := fields["sources"].items()):
         fields["sources"].fail("expected at least one source")
     return ModelCard(
@@ -223,18 +304,56 @@ def _card(node: Node, sources: Mapping[str, Source], names: dict[str, int]) -> M
         snapshots=tuple(snapshot.text() for snapshot in snapshots),
         aliases=tuple(alias.text() for alias in aliases),
         context_window=context,
-        max_output_tokens=output,
+        max_input_tokens=numbers.get("max_input_tokens"),
+        max_output_tokens=numbers.get("max_output_tokens"),
+        dimensions=numbers.get("dimensions"),
         knowledge_cutoff=dates.get("knowledge_cutoff"),
         reasoning_tokens=fields["reasoning_tokens"].boolean() if "reasoning_tokens" in fields else None,
         ratings=_texts(fields.get("ratings")),
         encoding=fields["encoding"].text(ENCODINGS) if "encoding" in fields else None,
-        prime_tokens=prime,
+        encoding_evidence=_sources(fields.get("encoding_evidence"), sources),
+        prime_tokens=fields["prime_tokens"].integer(0) if "prime_tokens" in fields else None,
+        image_tokens=_image_rule(fields["image_tokens"]) if "image_tokens" in fields else None,
         modalities=_modalities(fields.get("modalities")),
         endpoints=_flags(fields.get("endpoints"), ENDPOINTS),
         features=_flags(fields.get("features"), FEATURES),
-        tools=fields["tools"].texts() if "tools" in fields else (),
+        rejected_efforts=_list(fields.get("rejected_efforts")),
+        chat_tools=fields["chat_tools"].text(CHAT_TOOLS) if "chat_tools" in fields else None,
+        tools=_list(fields.get("tools")),
+        notes=_list(fields.get("notes")),
+        conflicts=_list(fields.get("conflicts")),
         sources=tuple(read_source(source, sources) for source in source_nodes),
     )
+
+
+def _image_rule(node: Node) -> ImageRule:
+    fields = node.mapping(optional=("tiles", "patches", "multiplier_percent", "auto"))
+    if ("tiles" in fields) is ("patches" in fields):
+        node.fail("expected tiles or patches, one of them")
+    if "tiles" in fields:
+        for key in ("multiplier_percent", "auto"):
+            if key in fields:
+                fields[key].fail(f"{key} belongs to patches")
+        facts = fields["tiles"].mapping(required=("base", "per_tile"))
+        return ImageRule(Tiles(facts["base"].integer(1), facts["per_tile"].integer(1)), MappingProxyType({}))
+    levels = {}
+    for detail, level in fields["patches"].mapping(optional=DETAILS).items():
+        bounds = level.mapping(optional=("budget", "max_side"))
+        budget, side = (bounds[key].integer(1) if key in bounds else None for key in ("budget", "max_side"))
+        levels[detail] = Patches(budget, side)
+    if not levels:
+        fields["patches"].fail(f"expected at least one of {', '.join(DETAILS)}")
+    percent = fields["multiplier_percent"].integer(1) if "multiplier_percent" in fields else 100
+    auto = fields["auto"].text(levels) if "auto" in fields else None
+    return ImageRule(None, MappingProxyType(levels), percent, auto)
+
+
+def _sources(node: Node | None, sources: Mapping[str, Source]) -> tuple[Source, ...]:
+    return () if node is None else tuple(read_source(one, sources) for one in node.items())
+
+
+def _list(node: Node | None) -> tuple[str, ...]:
+    return () if node is None else node.texts()
 
 
 def _flags(node: Node | None, known: tuple[str, ...]) -> Mapping[str, bool]:

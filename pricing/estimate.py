@@ -109,9 +109,11 @@ def estimate(
     if count is None:
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
-    tier = service_tier if service_tier is not None else _text(body.get("service_tier"))
+    tier = service_tier if service_tier is not None else asked_tier(body)
     row = price_row(name, "batch" if batch else tier, at, prices or load_prices())
-    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, _range(row, count, p50, p95, worst, mean))
+    return Estimate(
+        name, endpoint, count, p50, p95, worst, mean, basis, _range(row, body, count, p50, p95, worst, mean)
+    )
 
 
 def guess_endpoint(body: Mapping[str, Any]) -> str | None:
@@ -155,23 +157,44 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
     return p50, p95, worst * choices, mean, f"prior: {prior.source}{cap}"
 
 
-def _range(row: PriceRow | Unpriced, count: Count, p50: int, p95: int, worst: int, mean: int) -> CostRange | Unpriced:
+def asked_tier(body: Mapping[str, Any]) -> str | None:
+    """The service tier a request asks for, as prices name it; a discounted completion window is one ("window_2h")."""
+    options = body.get("background_options")
+    window = options.get("completion_window") if isinstance(options, Mapping) else None
+    if isinstance(window, str) and window and window != "soonest":
+        return f"window_{window}"
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) else None
+
+
+def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> Usd | Unpriced:
+    """The most that a request can cost at a row, with so much output: what a budget holds.
+
+    Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. What hosted tools
+    will be called for is not in it, for nobody knows how often.
+    """
+    longest = row.at_length(count.high)
+    if longest is None:
+        return Unpriced(f"{row.id} has no price for a request of more than {row.above:,} input tokens", row.model)
+    read, written = longest.dearest
+    options = body.get("prompt_cache_options")
+    if read is not None and isinstance(options, Mapping):
+        read = max(read, longest.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
+    if read is None or (written is None and output):
+        return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
+    return Usd(count.high * read + output * (written or 0))
+
+
+def _range(
+    row: PriceRow | Unpriced, body: Mapping[str, Any], count: Count, p50: int, p95: int, worst: int, mean: int
+) -> CostRange | Unpriced:
     """Price the outputs at one row: what `cost` says of fresh input and that output, without four Costs."""
     if isinstance(row, Unpriced):
         return row
-    rate_in, rate_out = row.pico_per_token["input"], row.pico_per_token.get("output")
-    if rate_out is None:
-        if worst:
-            return Unpriced(f"{row.id} has no price for output tokens", row.model)
-        rate_out = 0
+    dearest = most(row, body, count, worst)
+    if isinstance(dearest, Unpriced):
+        return dearest
+    likely_row = row.at_length(count.tokens) or row
+    rate_in, rate_out = likely_row.common.input or 0, likely_row.common.output or 0
     likely = count.tokens * rate_in
-    return CostRange(
-        Usd(likely + p50 * rate_out),
-        Usd(likely + p95 * rate_out),
-        Usd(count.high * rate_in + worst * rate_out),
-        Usd(likely + mean * rate_out),
-    )
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return CostRange(Usd(likely + p50 * rate_out), Usd(likely + p95 * rate_out), dearest, Usd(likely + mean * rate_out))

@@ -35,7 +35,7 @@ class Usd:
     def __init__(self, pico: int) -> None:
         if type(pico) is not int:
             raise TypeError(f"Usd takes whole pico-dollars, not {type(pico).__name__}; use Usd.parse for dollars")
-        object.__setattr__(self, "pico", pico)
+        _set_pico(self, pico)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("Usd is immutable")
@@ -150,4 +150,5 @@ def _plain(text: str) -> str:
     return number.replace(",", "") if _GROUPED.fullmatch(number) else number
 
 
+_set_pico = Usd.__dict__["pico"].__set__  # four times in every cost: half the time of object.__setattr__
 Usd.ZERO = Usd(0)

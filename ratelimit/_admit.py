@@ -30,7 +30,7 @@ def admit(reservation: Reservation, priority: str, max_wait_us: int | None) -> N
                     reservation.waited_us = gate.clock.now_us() - ticket.asked_us
                     return
                 wait_us = answer
-                reservation.waited_for = gate.tightest(reservation)
+                gate.stands(ticket, wait_us)
             pause_us = gate.patience_us(ticket, wait_us, not ahead, max_wait_us)
             line.sleeps(ticket, pause_us)
             ticket.wait(pause_us)

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pricing.budget import US_PER_S, Budget
 from pricing.cost import Cost, Unpriced, cost
-from pricing.estimate import Estimate, estimate, reasons
+from pricing.estimate import Estimate, asked_tier, estimate, most, reasons
 from pricing.ledger import Entry, Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
-from pricing.usage import Usage
+from pricing.usage import Usage, with_tools
 
 from .context import CURRENT
 from .errors import RatecardWarning
@@ -83,7 +83,6 @@ class Accountant:
         if self.untold:
             raise self.untold.pop()
         context = CURRENT.get()
-        tier = call.body.get("service_tier")
         priced = guess.cost
         return self.ledger.pend(
             model=call.model,
@@ -91,7 +90,7 @@ class Accountant:
             estimate=None if isinstance(priced, Unpriced) else priced.mean,
             worst=self._worst(call, guess),
             tags={**self._tags, **context.tags} if context.tags else self._tags,
-            service_tier=tier if isinstance(tier, str) else None,
+            service_tier=asked_tier(call.body),
             custom_id=context.custom_id,
             run=context.run,
             budgets=self._budgets,
@@ -114,14 +113,14 @@ class Accountant:
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
             self.ledger.attach(entry, outcome.response_id)
             return
-        usage = Usage.from_response(outcome.usage) if outcome.final else None
+        usage = _used(outcome)
         exact, why = usage is not None, ""
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
             if usage is None:
                 self.ledger.expire(entry, why, outcome.response_id)
                 return
-        asked = call.body.get("service_tier")
+        asked = asked_tier(call.body)
         tier = _tier(outcome.service_tier, asked)
         model = outcome.model or call.model
         price = self._price(usage, model, tier, self._day())
@@ -155,7 +154,7 @@ class Accountant:
             return
         if not outcome.response_id or outcome.state in RUNNING:
             return
-        usage = Usage.from_response(outcome.usage) if outcome.final else None
+        usage = _used(outcome)
         if usage is None:
             if outcome.state and outcome.complete:
                 self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage that can be read")
@@ -216,13 +215,11 @@ class Accountant:
         priced = guess.cost
         if isinstance(priced, Unpriced):
             return None
-        if call.body.get("service_tier") in _UNDECIDED:
+        if asked_tier(call.body) in _UNDECIDED:
             row = self._prices.lookup(call.model, _DEAREST, self._day())
-            if row is not None:
-                rates = row.pico_per_token
-                dearest = guess.input.high * rates["input"] + guess.output_worst * rates.get("output", 0)
-                if dearest > priced.worst.pico:
-                    return Usd(dearest)
+            dearest = None if row is None else most(row, call.body, guess.input, guess.output_worst)
+            if isinstance(dearest, Usd):
+                return max(dearest, priced.worst)
         return priced.worst
 
     def _price(self, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
@@ -237,10 +234,23 @@ class Accountant:
         return self._at or datetime.now(UTC).date()
 
 
-def _tier(served: str | None, asked: Any) -> str | None:
-    """Name the service tier to price: the one served; where the reply names none, the one asked for."""
+def _used(outcome: Outcome) -> Usage | None:
+    """The usage of a whole reply, and what its hosted tools are billed for; None when nobody knows."""
+    usage = Usage.from_response(outcome.usage) if outcome.final else None
+    if usage is None or outcome.tools is None:
+        return usage
+    return with_tools(usage, *outcome.tools)
+
+
+def _tier(served: str | None, asked: str | None) -> str | None:
+    """Name the service tier to price: the one served; where the reply names none, the one asked for.
+
+    A discounted completion window is processed as standard, and the reply says so; what it asked for is what it costs.
+    """
+    if asked is not None and asked.startswith("window_") and served in (*_UNDECIDED, "default", "standard"):
+        return asked
     tier = served or asked
-    return "default" if tier == "auto" else tier if isinstance(tier, str) else None
+    return "default" if tier == "auto" else tier
 
 
 def _day_of(entry: Entry) -> date:

@@ -28,6 +28,9 @@ class Cell(Protocol):
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant at which a charge conforms; `burst_us` is how much may be spent at once."""
 
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        """Say how much may be charged now without delaying a charge that waits until `at_us`; ≤ 0 for nothing."""
+
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge it at an instant; return the charge's number, which `refund` asks for."""
 
@@ -91,6 +94,17 @@ class Window:
                 if over_us <= 0:
                     break
         return at_us + full * kept_us
+
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        if self.closed_until_us > now_us or charge_us > burst_us:
+            return 0
+        free_us = burst_us - self._sum_us
+        needs_us = charge_us  # what has not left by then must not be taken from it
+        for entry in self._charges:
+            if needs_us <= 0 or self._leaves_us(entry) > at_us:
+                break
+            needs_us -= entry[1]
+        return free_us - max(0, needs_us)
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._seq += 1
@@ -184,6 +198,9 @@ class Slots:
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         return max(now_us, self.closed_until_us)
+
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        return burst_us - self._held - charge_us
 
     def charge(self, act_us: int, charge_us: int) -> int:
         self._held += charge_us

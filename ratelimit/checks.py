@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from pricing.cards import resolve
 
 from .errors import ConfigError, NotOffered
 from .exchange import NOT_SENT
+from .job import Line, fingerprint, read_job
 from .limiter import Limiter
 from .tiers import TierTable
 
@@ -73,6 +74,36 @@ def _same(path: str, other: str) -> bool:
         return os.path.samefile(path, other)
     exists = os.path.exists(path) and os.path.exists(other)  # devices, such as a terminal that is both ends
     return not exists and os.path.realpath(path) == os.path.realpath(other)
+
+
+def check_resumed(job: str, output: str, held: Mapping[str, str]) -> None:
+    """Make sure that an output which is to be gone on with is of this job.
+
+    held  custom_id → fingerprint of the request that it is the result of; "" where nobody knows
+
+    Raises  ConfigError when it shares no custom_id with the job, or has the result of a request that is another by now
+    """
+    shared, changed = 0, None
+    try:
+        for line in read_job(job):
+            known = held.get(line.custom_id or "")
+            if known is not None:
+                shared += 1
+                if known and isinstance(line, Line) and known != fingerprint(line):
+                    changed = line
+                    break
+    except ConfigError:
+        return  # the run will come to it, and say what is wrong
+    if changed is not None:
+        raise ConfigError(
+            f"{output} has the result of another request named {changed.custom_id!r} than line {changed.number} of "
+            f"{job}: name another output, or give what has changed a custom_id of its own; nothing was sent"
+        )
+    if not shared:
+        raise ConfigError(
+            f"{output} has the results of another job: none of its {len(held):,} custom_ids is in {job}; name another "
+            "output; nothing was sent"
+        )
 
 
 async def knock(client: AsyncOpenAI) -> None:

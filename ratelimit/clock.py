@@ -8,11 +8,15 @@ month in a second.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from typing import Protocol
 
+from .errors import ConfigError
+
 US_PER_S = 1_000_000
+LONGEST_WAIT_S = 10 * 365 * 86_400
 
 
 class Clock(Protocol):
@@ -26,6 +30,18 @@ class Clock(Protocol):
 
     def wait(self, event: threading.Event, timeout_us: int | None) -> None:
         """Block this thread until the event is set or the time is over (None: for as long as it takes)."""
+
+
+def is_number(value: object) -> bool:
+    """Say whether a setting is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_wait_us(name: str, seconds: float) -> int:
+    """Read a setting that says how long somebody may wait (s) as µs. Raises ConfigError when it is no such number."""
+    if not is_number(seconds) or not 0 <= seconds < LONGEST_WAIT_S:
+        raise ConfigError(f"{name} is a number of seconds, 0 or more, or None for no bound, not {seconds!r}")
+    return round(seconds * US_PER_S)
 
 
 class MonotonicClock:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from .tiers import AdmissionRule
 
+_MORE_THAN_TEXT = frozenset({"tools", "functions", "response_format"})
+_MOST_PER_MESSAGE = 16
+"""More tokens than the wrapping of a message takes (3 and its role)."""
 _OUTPUT_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -73,7 +76,7 @@ def demand(
     count     an input count made earlier, so that the text is not counted twice
     output    tokens that such replies take, as learned: what `conservative` then reserves, instead of all it may take
 
-    Raises  ConfigError when the body is not a mapping or the policy is unknown
+    Raises  ConfigError when the body is not a mapping, or the policy or the endpoint is unknown
     Source  recorded x-ratelimit headers 2024-02 … 2026-05; the rate-limit guide of 2026-07-15
     """
     if not isinstance(body, Mapping):
@@ -82,7 +85,7 @@ def demand(
     at = at or datetime.now(UTC).date()
     rule = _rule(policy, endpoint, at)
     if rule is None:
-        return Demand(1, 0, policy=policy, assumed=True)
+        return _unruled(body, endpoint, policy)
     choices = _positive(body.get("n"), 1)
     assumed = False
     images = 0
@@ -127,6 +130,16 @@ def demand(
         for other in ("observed", "documented"):
             tokens = max(tokens, demand(body, endpoint=endpoint, policy=other, at=at, count=count).tokens)
     return Demand(1, tokens, images, 1, policy, assumed, rule.refund)
+
+
+def _unruled(body: Mapping[str, Any], endpoint: str, policy: str) -> Demand:
+    """The demand where no row says what is charged: the text at a quarter of its bytes, and the images asked for."""
+    from pricing.cards import ENDPOINTS
+
+    if endpoint.lstrip("/") not in ENDPOINTS:
+        raise ConfigError(f"unknown endpoint {endpoint!r}; known: {', '.join(f'/{known}' for known in ENDPOINTS)}")
+    images = _positive(body.get("n"), 1) if endpoint.startswith("/v1/images/") else 0
+    return Demand(1, -(-measure(body, endpoint).utf8_bytes // 4), images, policy=policy, assumed=True)
 
 
 @lru_cache(maxsize=256)
@@ -187,6 +200,22 @@ def measure(body: Mapping[str, Any], endpoint: str) -> Text:
     return Text(seen.chars, seen.utf8_bytes, seen.messages, seen.images)
 
 
+def plainly_short(body: Mapping[str, Any], endpoint: str, tokens: int) -> bool:
+    """Whether the bytes of a request alone show that it has no more than so many input tokens: nobody need count.
+
+    Only a chat of plain texts shows that: tools, schemas, images and files have tokens that are not in its text.
+    """
+    messages = body.get("messages")
+    if endpoint != "/v1/chat/completions" or not isinstance(messages, list) or body.keys() & _MORE_THAN_TEXT:
+        return False
+    if not all(
+        isinstance(one, dict) and one.keys() <= {"role", "content"} and isinstance(one.get("content"), str)
+        for one in messages
+    ):
+        return False
+    return measure(body, endpoint).utf8_bytes + _MOST_PER_MESSAGE * (len(messages) + 1) <= tokens
+
+
 class _Measure:
     __slots__ = ("chars", "images", "messages", "utf8_bytes")
 
@@ -225,6 +254,8 @@ class _Measure:
                         self.utf8_bytes += 4
                     else:
                         rest.append(part)
+            elif isinstance(value, Mapping):
+                rest.append(value.get("text"))  # a part of what is to be moderated
 
 
 def _positive(value: Any, default: int) -> int:

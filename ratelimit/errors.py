@@ -18,6 +18,7 @@ from pricing.errors import (
 __all__ = [
     "AdmissionError",
     "ConfigError",
+    "DeadlineExceeded",
     "LedgerError",
     "NeverFits",
     "NotOffered",
@@ -37,13 +38,30 @@ class RatecardWarning(UserWarning):
 
 
 class WouldWait(AdmissionError):
-    """Admission would take longer than `max_wait` allows."""
+    """Admission would take longer than `max_wait` allows.
 
-    def __init__(self, *, limit: str, retry_after_s: float, max_wait_s: float) -> None:
+    retry_after_s  s  when there may be room; None where nobody knows: a slot is freed by the end of a request
+    """
+
+    def __init__(self, *, limit: str, retry_after_s: float | None, max_wait_s: float, bound: str = "") -> None:
         self.limit = limit
         self.retry_after_s = retry_after_s
         self.max_wait_s = max_wait_s
-        super().__init__(f"{limit}: next chance in {retry_after_s:.3f} s, max_wait is {max_wait_s:g} s")
+        known = retry_after_s is not None
+        chance = f"next chance in {retry_after_s:.3f} s" if known else "nobody knows when there will be room"
+        super().__init__(f"{limit}: {chance}, {bound or f'max_wait is {max_wait_s:g} s'}")
+
+
+class DeadlineExceeded(WouldWait):
+    """Admission would come after the deadline that is shared by a block of calls (`ratelimit.context.deadline`).
+
+    left_s  s  what was left until then; negative when it had passed
+    """
+
+    def __init__(self, *, limit: str, retry_after_s: float | None, left_s: float) -> None:
+        self.left_s = left_s
+        bound = f"the deadline is in {left_s:.3f} s" if left_s >= 0 else f"the deadline was {-left_s:.3f} s ago"
+        super().__init__(limit=limit, retry_after_s=retry_after_s, max_wait_s=max(0.0, left_s), bound=bound)
 
 
 class NeverFits(AdmissionError):

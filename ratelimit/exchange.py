@@ -21,7 +21,7 @@ from .context import CURRENT
 from .demand import Demand
 from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
 from .events import guarded
-from .gate import Gate
+from .gate import ENOUGH_REPLIES, Gate
 from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
 from .outputs import Kind
 from .preflight import check, warn_once
@@ -244,6 +244,8 @@ class Visit:
                     on_admitted(reservation)
                 assert self._limiter is not None
                 self._sent_us = self._limiter.clock.now_us()
+                if reservation.gate.heard < ENOUGH_REPLIES:
+                    reservation.gate.going()
         except BaseException as error:
             self.failed(error, not_sent=True)
             raise
@@ -291,6 +293,8 @@ class Visit:
             if processing is not None and processing.isdigit() and len(processing) < 10:
                 took_us = int(processing) * 1000
                 reservation.arrived(now_us - self._sent_us - took_us, took_us)
+            if reservation.gate.heard < ENOUGH_REPLIES:
+                reservation.gate.told()
             if seen:
                 told = rate_limits(seen)
                 limiter.feedback.headers(reservation.gate, observations(told), now_us - self._sent_us)

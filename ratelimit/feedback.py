@@ -74,8 +74,10 @@ class Feedback:
         elif refusal.kind == "slow_down":
             self._slow_down(gate, now_us)
             self.cool_down(gate, early_us)
-        elif refusal.kind != "too_large" and not self._known(gate, refusal, early_us):
-            self.cool_down(gate, early_us)
+        elif refusal.kind != "too_large":
+            gate.edges = False  # somebody's resets may mean something else; then windows are left when ours say so
+            if not self._known(gate, refusal, early_us):
+                self.cool_down(gate, early_us)
         gate.line.nudge()
 
     def _known(self, gate: Gate, refusal: Refusal, early_us: int | None) -> bool:
@@ -85,7 +87,7 @@ class Feedback:
             return False
         key, known = spoken_of
         if refusal.limit != known.capacity:
-            self._differs(gate, known, refusal.limit)
+            self._differs(gate, known, refusal.limit, gate.clock.now_us())
             known = _of(gate.full, known.name)
         window_us = self._learn_window(gate, known, refusal, early_us)
         # Our capacity may be smaller than the server's (headroom): bucket time is what they have in common.
@@ -178,12 +180,14 @@ class Feedback:
         for name, capacity, backlog_us in seen:
             if name.startswith("project-") and all(known.name != name for known in gate.full):
                 self._found(gate, name, capacity)
+            if gate.lane.windowed and _of_a_window(gate, name, capacity):
+                continue
             for key, known in zip(gate.lane.keys, gate.full, strict=False):
                 if name != known.name:
                     continue
                 if _alike(known):
                     if capacity != known.capacity:
-                        self._differs(gate, known, capacity)
+                        self._differs(gate, known, capacity, gate.clock.now_us() - age_us)
                     else:
                         gate.seen.pop(name, None)
                         gate.told_us = gate.clock.now_us()
@@ -200,8 +204,11 @@ class Feedback:
         self._limiter.adopt(gate, limit)
         self._tell(f"{gate.lane.name}: the project has a limit of its own, {name} {capacity:,}; it is obeyed")
 
-    def _differs(self, gate: Gate, known: Limit, capacity: int) -> None:
-        """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care."""
+    def _differs(self, gate: Gate, known: Limit, capacity: int, sent_us: int) -> None:
+        """Take in that the server's limit is not what we obey: a smaller one at once, a larger one with care.
+
+        sent_us  µs  when the request was sent whose reply says so: a slow one may tell what was true before
+        """
         limiter, name = self._limiter, known.name
         table = _of(gate.table, name)
         own = table in limiter.own(gate)
@@ -212,6 +219,8 @@ class Feedback:
         aim = capacity if self._adopt else min(capacity, table.capacity)
         if aim > known.capacity and gate.ramp_us:
             return  # it was slowed down for another reason
+        if aim > known.capacity and sent_us < gate.lowered_us.get(name, 0):
+            return
         if aim > known.capacity:
             agreed, gate.seen[name] = gate.seen.get(name) == aim, aim
             if not agreed:
@@ -220,6 +229,8 @@ class Feedback:
             gate.seen.pop(name, None)  # two replies agree only if none between them said otherwise
         if capacity <= known.capacity:
             gate.told_us = gate.clock.now_us()
+        if aim < known.capacity:
+            gate.lowered_us[name] = gate.clock.now_us()
         if aim != known.capacity:
             limiter.adopt(gate, replace(known, capacity=aim))
             if aim != table.capacity:
@@ -281,6 +292,11 @@ def _alike(known: Limit) -> bool:
 def _beyond_us(known: Limit) -> int:
     """What the server may have spent of a period before it touches a burst that is shorter."""
     return known.period_us - known.burst_us
+
+
+def _of_a_window(gate: Gate, name: str, capacity: int) -> bool:
+    """Say whether what seems to be about one limit is about a window: its reset is in no proportion to what it took."""
+    return any(known.window and known.capacity == capacity and known.name != name for known in gate.full)
 
 
 def _holds_back(pair: tuple[str, Limit]) -> tuple[bool, int]:

@@ -8,17 +8,22 @@ from collections.abc import Sequence
 
 from .cells import room_us
 from .clock import US_PER_S, Clock
+from .context import CURRENT, Deadline
 from .demand import Demand
-from .errors import NeverFits, WouldWait
+from .errors import DeadlineExceeded, NeverFits, WouldWait
 from .events import Signals
 from .limit import Limit
 from .line import PATIENCE_US, Line
 from .stores.base import Booking, Lane, Store
+from .stores.memory import MAX_SLACK_US
 from .ticket import Ticket
 
 COLLECT_EVERY_S = 5.0
-UNKNOWN_US = US_PER_S
-"""When to try again where nobody knows when there will be room: a slot is freed by the end of a request."""
+ENOUGH_REPLIES = 20
+"""After so many replies it is known how late requests reach the server."""
+OPENING_US = 2_000
+"""What it takes to open a connection, and so by how much each of a crowd delays those behind it (measured: 1.7 ms)."""
+COUNTED_BY = 16
 TOLD_FOR_US = 600 * US_PER_S
 """How long a limit that the server has shown refuses what is larger, without another reply that shows it."""
 
@@ -30,23 +35,32 @@ class Gate:
     table     (n,)  the same as they were before the server said otherwise
     look_us   µs    when the headers of a reply are worth looking at again
     slowed_us µs    when the server last asked to slow down; ramp_us when the next step up is due, 0 for none
+    edges           the server's resets are taken for the edges of its windows; not once a window has refused anything
     told_us   µs    when the server last showed a limit that is not larger than the one in force
+    lowered_us µs   by limit: when a smaller one of the server was put in force
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
+    sent, heard     requests that went out, and replies that came, until there are ENOUGH_REPLIES
+    served          gate by service tier, for those that have a pool of their own
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
 
     __slots__ = (
         "clock",
+        "edges",
         "full",
+        "heard",
         "lane",
         "line",
         "longer",
         "look_us",
+        "lowered_us",
         "odd",
         "ramp_name",
         "ramp_us",
         "seen",
+        "sent",
+        "served",
         "signals",
         "slowed_us",
         "store",
@@ -63,9 +77,13 @@ class Gate:
         self.full = self.table = full
         self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
         self.ramp_name = ""
+        self.sent = self.heard = 0
         self.odd: dict[str, int] = {}
+        self.lowered_us: dict[str, int] = {}
+        self.edges = True
         self.line = line
         self.longer: tuple[tuple[int, Gate], ...] = ()
+        self.served: dict[str, Gate] = {}
         self.seen: dict[str, int] = {}
         self.lane = lane
         store.open(lane)
@@ -138,12 +156,45 @@ class Gate:
         longest_us = max(waits_us)
         return longest_us, booking.lane.limits[waits_us.index(longest_us)].name
 
+    def going(self) -> None:
+        """Count a request that is about to go out while nothing is known of its way.
+
+        A crowd that finds no connection open arrives late, and together: the margin is as large as the crowd is until
+        replies tell. Nothing is lost by that, for what is kept back goes as soon as they do.
+        """
+        self.sent += 1
+        if self.sent % COUNTED_BY == 0:
+            self._brace(min(self.sent * OPENING_US, MAX_SLACK_US))
+
+    def told(self) -> None:
+        """Count a reply; after enough of them the margin is what they have shown."""
+        self.heard += 1
+        if self.heard == ENOUGH_REPLIES and self.sent >= COUNTED_BY:
+            self._brace(0)
+            self.line.nudge()
+
+    def _brace(self, slack_us: int) -> None:
+        for key in self.lane.keys:
+            self.store.brace(key, slack_us)
+
+    def patient_us(self, deadline: Deadline, priority: str, max_wait_us: int | None) -> int:
+        """How long a request may wait (µs): as long as max_wait says, and not beyond the deadline of its block.
+
+        Raises  DeadlineExceeded when that has passed
+        """
+        left_us = deadline.left_us()
+        if left_us < 0:
+            self._refused(priority, "")
+            raise DeadlineExceeded(limit=self.lane.name, retry_after_s=None, left_s=left_us / US_PER_S)
+        return left_us if max_wait_us is None else min(max_wait_us, left_us)
+
     def check_wait(self, booking: Booking, priority: str, max_wait_us: int | None) -> None:
         """Refuse at once, before standing in line, what could not be admitted within `max_wait_us`."""
         if max_wait_us is not None:
             wait_us, name = self.wait_us(booking, self.line.ahead_us(booking, priority))
             if wait_us > max_wait_us:
-                raise WouldWait(limit=name, retry_after_s=wait_us / US_PER_S, max_wait_s=max_wait_us / US_PER_S)
+                self._refused(priority, name)
+                raise self._would_wait(name, wait_us, max_wait_us, max_wait_us)
 
     def patience_us(self, ticket: Ticket, wait_us: int, exact: bool, max_wait_us: int | None) -> int:
         """How long to sleep now: what the store said, or until it is worth looking who is first.
@@ -165,12 +216,31 @@ class Gate:
         if (exact and wait_us > left_us) or left_us < 0:
             booking = ticket.booking
             foreseen_us, name = self.wait_us(booking, (0,) * len(booking.charges_us))
-            raise WouldWait(
-                limit=name if foreseen_us else self.tightest(booking),
-                retry_after_s=(max(wait_us, foreseen_us) or UNKNOWN_US) / US_PER_S,
-                max_wait_s=max_wait_us / US_PER_S,
-            )
+            limit = name if foreseen_us else self.tightest(booking)
+            raise self._would_wait(limit, max(wait_us, foreseen_us), max_wait_us, left_us)
         return min(pause_us, left_us + 1)
+
+    def _would_wait(self, limit: str, wait_us: int, max_wait_us: int, left_us: int) -> WouldWait:
+        """Say that a wait is too long: for the deadline, where that comes first, or for max_wait (`left_us` of it)."""
+        retry_after_s = wait_us / US_PER_S if wait_us else None
+        deadline = CURRENT.get().deadline
+        if deadline is not None and (until_us := deadline.left_us()) <= left_us:
+            return DeadlineExceeded(limit=limit, retry_after_s=retry_after_s, left_s=until_us / US_PER_S)
+        max_wait_s = max_wait_us / US_PER_S
+        bound = f"max_wait ({max_wait_s:g} s) is over" if left_us < 0 else ""
+        return WouldWait(limit=limit, retry_after_s=retry_after_s, max_wait_s=max_wait_s, bound=bound)
+
+    def _refused(self, priority: str, limit: str) -> None:
+        """Tell listeners that a request was refused before it stood in line."""
+        if self.signals.listeners:
+            self.signals.emit("gave_up", self.clock.now_us(), self.lane.name, limit, priority=priority, waited_us=0)
+
+    def stands(self, ticket: Ticket, wait_us: int) -> None:
+        """Note what somebody waits for whom the store has refused, and let a small one use the room that he cannot."""
+        booking = ticket.booking
+        booking.waited_for = self.tightest(booking)
+        if wait_us and booking.lane.windowed and self.line.count > 1:
+            self.line.fill(ticket, self.store.room_us(booking, wait_us))
 
     def _collect(self, ticket: Ticket) -> None:
         """Free the slots of what nobody can reach any more: a stream that was abandoned hangs in a cycle of garbage."""
@@ -207,12 +277,14 @@ class Gate:
         )
 
     def tightest(self, booking: Booking) -> str:
-        """The name of the limit that makes this booking wait."""
+        """The name of the limit that makes this booking wait: the one it exceeds by most, or else would fill most."""
         lane = booking.lane
-        charged = enumerate(zip(lane.limits, lane.keys, booking.charges_us, strict=True))
-        over = [
-            (self.store.backlog_us(key) + charge_us - limit.burst_us, -place)
-            for place, (limit, key, charge_us) in charged
-            if charge_us
-        ]
-        return lane.limits[-max(over, default=(0, 0))[1]].name
+        most, tightest = (-1, -1), lane.limits[0]
+        for limit, key, charge_us in zip(lane.limits, lane.keys, booking.charges_us, strict=True):
+            if charge_us:
+                filled_us, burst_us = self.store.backlog_us(key) + charge_us, limit.burst_us
+                # Slots and bucket time have no common measure; the part that is filled is one.
+                over = (max(0, filled_us - burst_us), filled_us * 1_000_000 // burst_us)
+                if over > most:
+                    most, tightest = over, limit
+        return tightest.name

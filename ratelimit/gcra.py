@@ -75,6 +75,13 @@ class Bucket:
         """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
         return max(now_us, self.closed_until_us, self.tat_us + charge_us - burst_us + self.slack_us)
 
+    def room_us(self, charge_us: int, burst_us: int, now_us: int, at_us: int) -> int:
+        """Say how much may be charged now without delaying a charge that waits until `at_us`; ≤ 0 for nothing."""
+        if self.closed_until_us > now_us:
+            return 0
+        then_us = max(0, self.tat_us - at_us) + charge_us
+        return burst_us - self.slack_us - max(self.tat_us - now_us, 0, then_us)
+
     def charge(self, act_us: int, charge_us: int) -> int:
         """Charge the bucket at an instant; return the charge's number, which `refund` asks for."""
         number = self._seq = self._seq + 1

@@ -92,6 +92,14 @@ def named(name: str, capacity: int) -> Limit:
     return Limit(name, unit, capacity, period_us)
 
 
+def canonical(model: str) -> str:
+    """The name under which a model is counted: its card's for aliases and snapshots, its own where no card is known."""
+    from pricing.cards import resolve
+
+    card = resolve(model)
+    return card.model if card else model
+
+
 Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
 """What users write: {"rpm": 500, "tpm": 30_000} for every model, {"o3-pro": {"tpm": 30_000}} per model, or both."""
 
@@ -99,7 +107,9 @@ Limits = Mapping[str, "int | Limit | Mapping[str, int | Limit]"]
 class OwnLimits:
     """Limits given by hand: for every model, and for single ones. Each takes the place of the limit of the same name.
 
-    Raises  ConfigError when `given` is no mapping of limits
+    An alias or a snapshot means the model: whoever asks first, by whichever name, meets the same limits.
+
+    Raises  ConfigError when `given` is no mapping of limits, or says two things of one model
     """
 
     __slots__ = ("by_model", "every")
@@ -108,16 +118,25 @@ class OwnLimits:
         if given is not None and (not isinstance(given, Mapping) or not given):
             raise ConfigError(f'limits is a mapping such as {{"rpm": 500, "tpm": 30_000}}, not {given!r}')
         self.by_model: dict[str, tuple[Limit, ...]] = {}
+        written: dict[str, str] = {}
         for name, value in (given or {}).items():
             if isinstance(value, Mapping):
+                if not isinstance(name, str) or not name:
+                    raise ConfigError(f"limits: a model has a name such as o3-pro, not {name!r}")
                 if not value:
                     raise ConfigError(f"limits of {name}: the mapping is empty; give at least one, or leave it out")
-                self.by_model[name] = _limits(value, f"limits of {name}: ")
+                limits, model = _limits(value, f"limits of {name}: "), canonical(name)
+                if limits != self.by_model.setdefault(model, limits):
+                    raise ConfigError(
+                        f"limits of {name}: {written[model]} is the same model ({model}) and is given other limits; "
+                        "say it once"
+                    )
+                written.setdefault(model, name)
         self.every = _limits({name: value for name, value in (given or {}).items() if not isinstance(value, Mapping)})
 
-    def of(self, *names: str) -> tuple[Limit, ...]:
-        """The limits of a model known by these names; empty when nothing was said of it."""
-        return replaced(self.every, next((self.by_model[name] for name in names if name in self.by_model), ()))
+    def of(self, model: str) -> tuple[Limit, ...]:
+        """The limits of a model, by its canonical name; empty when nothing was said of it."""
+        return replaced(self.every, self.by_model.get(model, ()))
 
 
 def replaced(limits: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, ...]:
@@ -130,7 +149,7 @@ class Pool(NamedTuple):
 
     name         what it is called: "organisation", "project", a family; its limits are named "project-tpm" …
     limits  (n,)
-    models       the models that pass it, on top of their own limits; None for every model
+    models       the canonical names of the models that pass it, on top of their own limits; None for every model
     above   int  a pool of its own for requests of more than so many input tokens (long context), instead of the
                  models' own limits; None for all requests
     """
@@ -150,7 +169,16 @@ def read_pools(given: Pools | None) -> tuple[Pool, ...]:
     """Read pools as users write them. Raises ConfigError that names the pool and what is wrong with it."""
     if given is not None and (not isinstance(given, Mapping) or not given):
         raise ConfigError(f'pools is a mapping such as {{"organisation": {{"tpm": 2_000_000}}}}, not {given!r}')
-    return tuple(_pool(name, settings) for name, settings in (given or {}).items())
+    pools = tuple(_pool(name, settings) for name, settings in (given or {}).items())
+    for number, pool in enumerate(pools):
+        for other in pools[:number]:
+            both = (pool.models or frozenset()) & (other.models or frozenset())
+            if both and pool.above is not None and pool.above == other.above:
+                raise ConfigError(
+                    f"pools {other.name} and {pool.name} are both for requests of {', '.join(sorted(both))} above "
+                    f"{pool.above} input tokens, and a request passes one such pool: write their limits in one"
+                )
+    return pools
 
 
 def _pool(name: str, settings: object) -> Pool:
@@ -163,7 +191,7 @@ def _pool(name: str, settings: object) -> Pool:
         listed = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str | bytes) else ()
         if not listed or not all(isinstance(one, str) for one in listed):
             raise ConfigError(f"pool {name}: models is a list of names, not {models!r}")
-        models = frozenset(listed)
+        models = frozenset(map(canonical, listed))
     if above is not None and (type(above) is not int or above < 0 or models is None):
         raise ConfigError(f"pool {name}: above is a whole number of input tokens, and needs models")
     limits = _limits(
@@ -178,11 +206,12 @@ def _pool(name: str, settings: object) -> Pool:
 
 def _limits(given: Mapping[str, object], where: str = "") -> tuple[Limit, ...]:
     try:
-        limits = tuple(value if isinstance(value, Limit) else named(key, value) for key, value in given.items())  # type: ignore[arg-type]  # Limit refuses what is no number
+        limits = {key: value if isinstance(value, Limit) else named(key, value) for key, value in given.items()}  # type: ignore[arg-type]  # Limit refuses what is no number
     except ConfigError as error:
         raise ConfigError(f"{where}{error}") from None
-    names = [limit.name for limit in limits]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}two limits are named {name}: the first would be lost; give each its own name")
-    return limits
+    for key, limit in limits.items():
+        if limit.name != key:
+            raise ConfigError(
+                f"{where}{key!r} holds a Limit that is named {limit.name}: call it the same in both places"
+            )
+    return tuple(limits.values())

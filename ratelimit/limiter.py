@@ -9,7 +9,6 @@ silence is safe.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,15 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._admit import admit
 from ._admit_async import admit as admit_async
-from .clock import US_PER_S, Clock
+from .clock import US_PER_S, Clock, is_number, read_wait_us
 from .context import CURRENT
-from .demand import Demand, demand, fixed
-from .errors import ConfigError, RatecardWarning
+from .demand import Demand, demand, fixed, plainly_short
+from .errors import ConfigError, NotOffered, RatecardWarning
 from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
-from .limit import Limit, Limits, OwnLimits, Pools, read_pools, replaced
-from .line import Classes, Line, Priorities, Rank
+from .limit import Limit, Limits, OwnLimits, Pools, canonical, read_pools, replaced
+from .line import Line
+from .order import Classes, Priorities, Rank
 from .outputs import Kind, Outputs
 from .reservation import Admission, Reservation, check
 from .stores.base import Lane, Store
@@ -36,14 +36,15 @@ from .tiers import POLICIES, TierTable, load_tiers
 if TYPE_CHECKING:
     from pricing.tokens import Count
 
+    from .tier_rows import Part
+
 PreflightPolicy = Literal["raise", "warn", "off"]
-LONGEST_WAIT_S = 10 * 365 * 86_400
 
 
 class Limiter:
     """The limits of one account, obeyed. Share one per account, whatever mixes of threads and event loops use it.
 
-    tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"); or
+    tier       a tier of data/tiers.yaml ("tier_1" … "tier_5", "build", "launch", "grow"), with its separate pools; or
     limits     your own: {"rpm": 500, "tpm": 30_000} for every model, or {"o3-pro": {"tpm": 30_000}} per model; values
                are whole numbers per period or Limit objects. Each takes the place of the limit of the same name, be it
                the tier's or the one for every model; the others stay in force.
@@ -87,7 +88,7 @@ class Limiter:
             raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
         if not isinstance(policy, str) or policy not in POLICIES:
             raise ConfigError(f"unknown admission policy {policy!r}; known: {', '.join(POLICIES)}")
-        if not _is_number(headroom) or not 0 <= headroom < 1:
+        if not is_number(headroom) or not 0 <= headroom < 1:
             raise ConfigError(f"headroom is a share of the limit, 0 ≤ headroom < 1, not {headroom!r}")
         if max_queue is not None and (type(max_queue) is not int or max_queue < 0):
             raise ConfigError(f"max_queue is a whole number of waiting requests, not {max_queue!r}")
@@ -131,6 +132,15 @@ class Limiter:
                     RatecardWarning,
                     stacklevel=2,
                 )
+        for pool in self._pools:
+            lost = [model for model in sorted(pool.models or ()) if not self._knows(model)]
+            if lost and preflight != "off":
+                warnings.warn(
+                    f"pool {pool.name}: no limits are known for {', '.join(lost)}, so no request for it can pass; "
+                    "is it the model's name?",
+                    RatecardWarning,
+                    stacklevel=2,
+                )
 
     @property
     def tables(self) -> TierTable:
@@ -163,7 +173,8 @@ class Limiter:
         max_wait                  s    overrides the limiter's own
         priority                       the class it waits in
 
-        Raises  WouldWait when admission would take longer than max_wait; NeverFits when no waiting would help;
+        Raises  WouldWait when admission would take longer than max_wait, DeadlineExceeded (a WouldWait) when it would
+                come after the deadline of the block (ratelimit.context.deadline); NeverFits when no waiting would help;
                 QueueFull when too many wait; QuotaSpent while the account's quota is spent;
                 ConfigError when no limits are known for the model
         """
@@ -191,6 +202,8 @@ class Limiter:
     def admit(self, gate: Gate, demand: Demand, max_wait_us: int | None, priority: str | None = None) -> Reservation:
         """Wait (blocking) for a demand at a gate; `reserve` and the transports come through here."""
         rank = self.priorities.named(priority)
+        if (deadline := CURRENT.get().deadline) is not None:
+            max_wait_us = gate.patient_us(deadline, rank.priority, max_wait_us)
         reservation = Reservation(gate, demand, rank.spare_ppm)
         if not gate.passes(reservation):
             admit(reservation, rank.priority, max_wait_us)
@@ -203,6 +216,8 @@ class Limiter:
     ) -> Reservation:
         """Wait (awaiting) for a demand at a gate; `areserve` and the transports come through here."""
         rank = self.priorities.named(priority)
+        if (deadline := CURRENT.get().deadline) is not None:
+            max_wait_us = gate.patient_us(deadline, rank.priority, max_wait_us)
         reservation = Reservation(gate, demand, rank.spare_ppm)
         if not gate.passes(reservation):
             await admit_async(reservation, rank.priority, max_wait_us)
@@ -272,8 +287,11 @@ class Limiter:
         Raises  ConfigError when no limits are known for the model
         """
         gate = self.gate(model)
-        if gate.longer:  # only then, and for Responses, does the number of input tokens matter
-            gate = self.gate(model, count().tokens)
+        served = body.get("service_tier") if gate.served else None
+        if isinstance(served, str) and served in gate.served:
+            gate = gate.served[served]
+        elif gate.longer and not plainly_short(body, endpoint, gate.longer[-1][0]):
+            gate = self.gate(model, count().tokens)  # only then, and for Responses, does the number of tokens matter
         known = count() if endpoint == "/v1/responses" else None
         if self.policy != "conservative":
             return gate, demand(body, endpoint=endpoint, policy=self.policy, at=today, count=known), None
@@ -327,21 +345,32 @@ class Limiter:
         return self._own.of(gate.lane.name)
 
     def _open(self, model: str) -> Gate:
-        name, full = self._find(model)
-        if not full:
-            raise ConfigError(f"no limits are known for {name}")
-        pools = [pool for pool in self._pools if pool.models is None or name in pool.models or model in pool.models]
+        name, full, parts = self._find(model)
+        pools = [pool for pool in self._pools if pool.models is None or name in pool.models]
         shared = [(limit.name, limit) for pool in pools if pool.above is None for limit in pool.limits]
+        if not full and not shared:
+            raise ConfigError(f"no limits are known for {name}")
         gate = self._gate(name, name, [(f"{name}:{limit.name}", limit) for limit in full] + shared)
-        longer = []
-        for pool in pools:
-            if pool.above is not None:
-                # It takes the place of the model's own limits only: what all pass together counts its requests too.
-                own = [(f"{pool.name}>{pool.above}:{limit.name}", limit) for limit in pool.limits]
-                kind = "+".join([f"{pool.name}>{pool.above}", *(key for key, _ in shared)])
-                longer.append((pool.above, self._gate(kind, pool.name, own + shared)))
+        # A separate pool takes the place of the model's own limits only: what all pass together counts its requests.
+        own = [
+            (pool.above, self._separate(f"{pool.name}>{pool.above}", pool.name, pool.limits, shared))
+            for pool in pools
+            if pool.above is not None
+        ]
+        longer = own or [
+            (part.above, self._separate(f"{name}>{part.above}", f"{name} above {part.above:,}", part.limits, shared))
+            for part in parts
+            if part.above is not None
+        ]
         gate.longer = tuple(sorted(longer, key=lambda entry: -entry[0]))
+        for tier, limits in ((part.service_tier, part.limits) for part in parts if part.service_tier is not None):
+            gate.served[tier] = self._separate(f"{name}@{tier}", f"{name} {tier}", limits, shared)
         return gate
+
+    def _separate(self, key: str, name: str, limits: tuple[Limit, ...], shared: list[tuple[str, Limit]]) -> Gate:
+        """The gate of requests that pass limits of their own in the place of the model's."""
+        kind = "+".join([key, *(one for one, _ in shared)])
+        return self._gate(kind, name, [(f"{key}:{limit.name}", limit) for limit in limits] + shared)
 
     def _gate(self, kind: str, name: str, limits: list[tuple[str, Limit]]) -> Gate:
         gate = self._gates_by_pool.get(kind)
@@ -353,23 +382,28 @@ class Limiter:
             gate = self._gates_by_pool.setdefault(kind, fresh)  # another thread may have been quicker
         return gate
 
-    def _find(self, model: str) -> tuple[str, tuple[Limit, ...]]:
-        from pricing.cards import resolve
-
-        card = resolve(model)
-        name = card.model if card else model
-        own = self._own.of(model, name)
+    def _find(self, model: str) -> tuple[str, tuple[Limit, ...], tuple[Part, ...]]:
+        name = canonical(model)
+        own = self._own.of(name)
         if self.tier is None:
             if not own and self._own.by_model:
                 raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {model!r}")
-            return name, own
+            return name, own, ()
         table = self.tables
         try:
-            return table.pool(name, self.tier), replaced(table.limits(name, self.tier), own)
+            full, parts = replaced(table.limits(name, self.tier), own), table.parts(name, self.tier)
+            return table.pool(name, self.tier), full, parts
         except ConfigError:
             if not own:
                 raise
-            return name, own  # the table has no limits for it, somebody else has
+            return name, own, ()  # the table has no limits for it, somebody else has
+
+    def _knows(self, model: str) -> bool:
+        try:
+            self._find(model)
+        except (ConfigError, NotOffered):
+            return False
+        return True
 
     def _reduced(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         if not self._headroom_ppm:
@@ -380,10 +414,4 @@ class Limiter:
 
 def wait_us(max_wait: float) -> int:
     """Read max_wait (s) as µs. Raises ConfigError when it is no number of seconds."""
-    if not _is_number(max_wait) or not 0 <= max_wait < LONGEST_WAIT_S:
-        raise ConfigError(f"max_wait is a number of seconds, 0 or more, or None for no bound, not {max_wait!r}")
-    return round(max_wait * US_PER_S)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return read_wait_us("max_wait", max_wait)

@@ -5,17 +5,9 @@ same limits with the same headroom form one, and only the first of a file asks t
 the store says; everybody behind sleeps until it is first. So an admission costs the same however long the line is, and
 whatever changes the store needs to wake only the first ones.
 
-Order within a class of a file is first come, first served. Between classes it is start-time fair queueing: the next is
-of the class that has had the least for its weight, and who is cancelled was never there. The bound: from the moment a
-request asks, at most
-
-    (a + l) · Σ weights / w  +  Σ l of every other class
-
-of charge is admitted in its file before it, where w is its class's weight, a the charge of its class ahead of it and l
-the largest single charge of a class. So nobody starves, and while all classes wait each gets its share of what the
-limits let through within one request (tests/laws/test_order.py). The first of another file may go before a first that
-comes earlier only where that does not delay it: the store is told their claims. Which first comes earlier is fair
-queueing again, over all the files.
+Whose turn it is within a file is in order.py, with the proved bound on how long anybody waits. The first of another
+file may go before a first that comes earlier only where that does not delay it: the store is told what it waits for.
+Which first comes earlier is fair queueing again, over all the files.
 
 A class that leaves a share of the burst free steps back for those for whom it is left, until they have taken as much
 as it leaves; then it is its turn.
@@ -23,19 +15,17 @@ as it leaves; then it is its turn.
 A Line is colourless: it never waits (tickets do). A ticket whose loop is closed, or whose holder has not stirred for
 STALL_US after its time (a stopped loop, a blocked one), is passed over with all of its loop; when it stirs, it takes
 its old place again.
-
-Source  Goyal, Vin, Cheng: Start-time Fair Queueing (SIGCOMM 1996)
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .errors import ConfigError, NeverFits, QueueFull
+from .errors import NeverFits, QueueFull
 from .forks import reset_in_child
+from .order import File, Priorities, Shares
 from .stores.base import Booking
 from .ticket import Ticket
 
@@ -47,159 +37,8 @@ PATIENCE_US, PATIENCE_MORE_US = 5_000_000, 10_000
 long line does not wake in a herd. Nobody counts on it: whoever is next is woken."""
 STALL_US = 5_000_000
 """A first that is silent for so long after its time is passed over."""
-_SCALE = 1 << 20
-_LEAST_KEPT = 64
-
-
-class Priority(NamedTuple):
-    """A class of requests.
-
-    weight  int    its share of what the limits let through, relative to the other classes that wait
-    leave   float  the share of every limit's burst that it leaves free for the others, 0 ≤ leave < 1
-    """
-
-    weight: int = 1
-    leave: float = 0.0
-
-
-class Rank(NamedTuple):
-    """The class that a request waits in, as the shells need it: its name, and what it leaves free (ppm)."""
-
-    priority: str
-    spare_ppm: int
-
-
-Classes = Mapping[str, "int | Mapping[str, int | float]"]
-"""What users write: {"interactive": 8, "batch": {"weight": 1, "leave": 0.1}}."""
-
-
-class Priorities:
-    """The classes of one limiter; requests that name none are normal, or of the first class.
-
-    Raises  ConfigError when `given` is no mapping of names to weights
-    """
-
-    __slots__ = ("_ranks", "_usual", "classes")
-
-    def __init__(self, given: Classes | None) -> None:
-        if given is not None and (not isinstance(given, Mapping) or not given):
-            raise ConfigError(f'priorities is a mapping such as {{"interactive": 8, "batch": 1}}, not {given!r}')
-        self.classes: dict[str, Priority] = {}
-        for name, value in ({"high": 9, "normal": 3, "low": 1} if given is None else given).items():
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"priorities: a class has a name such as interactive, not {name!r}")
-            settings = value if isinstance(value, Mapping) else {"weight": value}
-            if not settings or not settings.keys() <= {"weight", "leave"}:
-                raise ConfigError(f"priority {name}: it has a weight and may leave a share, not {value!r}")
-            one = Priority(**settings)  # type: ignore[arg-type]  # looked at next
-            if type(one.weight) is not int or one.weight < 1:
-                raise ConfigError(f"priority {name}: its weight is a whole number of at least 1, not {one.weight!r}")
-            if isinstance(one.leave, bool) or not isinstance(one.leave, int | float) or not 0 <= one.leave < 1:
-                raise ConfigError(f"priority {name}: leave is a share, 0 ≤ leave < 1, not {one.leave!r}")
-            self.classes[name] = one
-        self._ranks = {name: Rank(name, round(one.leave * 1_000_000)) for name, one in self.classes.items()}
-        self._usual = self._ranks.get("normal") or next(iter(self._ranks.values()))
-
-    def named(self, name: str | None) -> Rank:
-        """The class of a request. Raises ConfigError for an unknown one."""
-        if name is None:
-            return self._usual
-        try:
-            return self._ranks[name]
-        except (KeyError, TypeError):  # unknown, or not even a name
-            raise ConfigError(f"unknown priority {name!r}; known: {', '.join(self.classes)}") from None
-
-
-class Shares:
-    """Virtual time: it tells where in the order of all classes a class's next request starts.
-
-    Law  while all wait, what each class got differs from its share by one request at most (tests/laws/test_order.py)
-    """
-
-    __slots__ = ("_classes", "_finish", "now")
-
-    def __init__(self, classes: Mapping[str, Priority]) -> None:
-        self._classes = classes
-        self._finish = dict.fromkeys(classes, 0)
-        self.now = 0
-
-    def start(self, name: str, since: int) -> int:
-        """The start tag of a class's next request, which asked when the virtual time was `since`."""
-        return max(self._finish[name], since)
-
-    def serve(self, name: str, start: int, cost_us: int) -> None:
-        """Count what a request took."""
-        self.now = max(self.now, start)
-        self._finish[name] = max(self._finish[name], start) + cost_us * _SCALE // self._classes[name].weight
-
-
-class File:
-    """Those who wait for the same limits with the same headroom: a queue per class, and whose turn it is.
-
-    key      what they wait for
-    ahead    by class: the sum of what they are going to ask for (µs per limit)
-    alive    how many stand in it
-    shares   what each class of it got
-    leader   whom the line last saw as the first
-    """
-
-    __slots__ = ("_gone", "_queues", "ahead", "alive", "key", "leader", "shares")
-
-    def __init__(self, key: tuple[object, ...], classes: Mapping[str, Priority]) -> None:
-        self.key = key
-        self.ahead: dict[str, tuple[int, ...]] = {}
-        self.alive = 0
-        self.shares = Shares(classes)
-        self.leader: Ticket | None = None
-        # Heaps, and not plain queues, because who was passed over comes back to an old place. Who leaves is taken out
-        # later: when it comes to the front, or when most are gone.
-        self._queues: dict[str, list[tuple[int, Ticket]]] = {}
-        self._gone = 0
-
-    def first(self) -> Ticket | None:
-        """Whose turn it is: of the heads of the classes, the one with the smallest start tag, or else the older."""
-        first = None
-        for queue in self._queues.values():
-            while queue and queue[0][1].file is not self:
-                heappop(queue)
-                self._gone -= 1
-            if queue:
-                head = queue[0][1]
-                if head.start < 0:
-                    head.start = self.shares.start(head.priority, head.since)
-                if first is None or (head.start, head.number) < (first.start, first.number):
-                    first = head
-        return first
-
-    def add(self, ticket: Ticket) -> None:
-        """Put a ticket at its place."""
-        ticket.file = self
-        ticket.since, ticket.start = self.shares.now, -1
-        heappush(self._queues.setdefault(ticket.priority, []), (ticket.number, ticket))
-        self.alive += 1
-        self.count(ticket, 1)
-
-    def drop(self, ticket: Ticket) -> None:
-        """Take a ticket out."""
-        ticket.file = None
-        self.alive -= 1
-        self._gone += 1
-        self.count(ticket, -1)
-        if self._gone > self.alive + _LEAST_KEPT:
-            for queue in self._queues.values():
-                queue[:] = [entry for entry in queue if entry[1].file is self]
-                heapify(queue)
-            self._gone = 0
-
-    def count(self, ticket: Ticket, sign: int) -> None:
-        """Add what a ticket asks for to the sum of its class, or take it off again."""
-        charges_us = ticket.booking.charges_us
-        ahead_us = self.ahead.get(ticket.priority, (0,) * len(charges_us))
-        self.ahead[ticket.priority] = tuple(a + sign * b for a, b in zip(ahead_us, charges_us, strict=True))
-
-    def everybody(self) -> list[Ticket]:
-        """All who stand in it."""
-        return [ticket for queue in self._queues.values() for _, ticket in queue if ticket.file is self]
+_LAST = (1 << 256, 0)
+"""A place behind everybody's."""
 
 
 class Line:
@@ -243,7 +82,8 @@ class Line:
                 raise QueueFull(waiting=self.count, most=self._most)
             self._number += 1
             ticket.number = self._number
-            self._add(ticket)
+            file = self._add(ticket)
+            ticket.fills = ticket.booking.lane.windowed and file.near(ticket)  # the first sleeps: it looks for itself
 
     def leave(self, ticket: Ticket, served: bool) -> None:
         """Step out, admitted or not, and let those who are first now know."""
@@ -271,26 +111,44 @@ class Line:
             if file is None:  # it was passed over, and stirs
                 file = self._add(ticket)
             first = self._first(file, now_us, ticket)
+            fills, ticket.fills = ticket.fills, False
             # A thread that blocks its own event loop would wait for ever behind a task of it.
-            if first is not ticket and not (first and ticket.blocks and first.loop is ticket.loop):
+            if first is ticket or (first and ticket.blocks and first.loop is ticket.loop):
+                ticket.due_us = now_us
+                if ticket.booking.spare_ppm and ticket.yielded_us >= ticket.booking.spare_us():
+                    ticket.booking.spare_ppm = 0
+                if len(self._files) == 1:
+                    return ()
+                place = self._place(ticket)
+            elif fills and first is not None and first.priority == ticket.priority:
+                place = _LAST
+            else:
                 return None
-            ticket.due_us = now_us
-            if ticket.booking.spare_ppm and ticket.yielded_us >= ticket.booking.spare_us():
-                ticket.booking.spare_ppm = 0
-            if len(self._files) == 1:
-                return ()
-            place = self._place(ticket)
             earlier = []
             for other in list(self._files.values()):
-                one = self._first(other, now_us, ticket) if other is not file else None
+                one = self._first(other, now_us, ticket)
                 if (
                     one is not None
+                    and one is not ticket
                     and self._place(one) < place
                     and _touch(one.booking, ticket.booking)
                     and not (ticket.blocks and one.loop is ticket.loop)
                 ):
                     earlier.append(one)
             return tuple(one.booking for one in sorted(earlier, key=self._place))
+
+    def fill(self, first: Ticket, room_us: Sequence[int]) -> None:
+        """Let the next of its class that fits into room which the first of a file cannot use ask for it.
+
+        room_us  (n,) µs  per limit: what may be charged without delaying the first
+        """
+        with self.lock:
+            file = first.file
+            if file is not None and file.first() is first and min(room_us) >= 0 < max(room_us):
+                ticket = file.fitting(first, room_us)
+                if ticket is not None:
+                    ticket.fills = True
+                    ticket.wake()
 
     def patience_us(self) -> int:
         """How long somebody behind sleeps, unless woken."""
@@ -347,6 +205,8 @@ class Line:
         self._waiting[ticket.priority] += 1
         if ticket.blocks:
             self._blocking.append(ticket)
+        if len(self._files) > 1 and file.alive > 1 and file.first() is ticket:
+            self._wake_first()  # whoever stood back for the one that was first need not do so any more
         return file
 
     def _drop(self, ticket: Ticket) -> None:

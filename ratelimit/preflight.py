@@ -8,7 +8,7 @@ stops nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,13 +67,39 @@ def findings(card: ModelCard, call: Call, today: date) -> Iterator[str]:
         wanted = body.get(key)
         if type(wanted) is int and card.max_output_tokens is not None and wanted > card.max_output_tokens:
             yield f"{key}={wanted:,} is above the {card.max_output_tokens:,} output tokens {card.model} can produce"
-    if card.context_window is not None and _could_exceed(body, call.endpoint, card.context_window):
+    yield from _reasoning_noes(card, body, call.endpoint)
+    most, what = _largest_input(card, call.endpoint)
+    if most is not None and _could_exceed(body, call.endpoint, most):
         count = call.count
-        if count.low > card.context_window:
+        if count.low > most:
+            yield f"the input has at least {count.low:,} tokens and {what} of {card.model} is {most:,}: shorten it"
+
+
+def _reasoning_noes(card: ModelCard, body: Mapping[str, Any], endpoint: str) -> Iterator[str]:
+    """The noes about reasoning effort, and about function calling on Chat Completions, which hangs on it."""
+    if not card.rejected_efforts and card.chat_tools is None:
+        return
+    reasoning = body.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else body.get("reasoning_effort")
+    if isinstance(effort, str) and effort in card.rejected_efforts:
+        yield f"{card.model} does not take the reasoning effort {effort!r}: ask for low or more"
+    if endpoint == "/v1/chat/completions" and body.get("tools"):
+        if card.chat_tools == "never":
+            yield f"{card.model} calls no tools on v1/chat/completions: drop 'tools', or use v1/responses"
+        elif card.chat_tools == "with_effort_none" and effort != "none":
             yield (
-                f"the input has at least {count.low:,} tokens and the context window of {card.model} is "
-                f"{card.context_window:,}: shorten it"
+                f"{card.model} calls tools on v1/chat/completions only with reasoning_effort='none': set it, "
+                "or use v1/responses"
             )
+
+
+def _largest_input(card: ModelCard, endpoint: str) -> tuple[int | None, str]:
+    """How many input tokens a request may have, and which fact says so."""
+    if endpoint == "/v1/embeddings":
+        return None, ""  # its bound holds for each of the texts, not for all of them
+    if card.max_input_tokens is not None:
+        return card.max_input_tokens, "the largest input"
+    return card.context_window, "the context window"
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from pricing.tools import Billed, billed_tools
 from pricing.usage import Usage
 
 from ._json import loads
@@ -41,6 +42,7 @@ class Outcome(NamedTuple):
     text         output seen: what is said, refused, reasoned aloud or passed to tools; only of streams without a final
                  usage
     error        the error body of a refusal, parsed
+    tools        what hosted tools are billed for beside the usage; None without any
     """
 
     status: int
@@ -53,6 +55,7 @@ class Outcome(NamedTuple):
     complete: bool = False
     text: str = ""
     error: Mapping[str, Any] | None = None
+    tools: Billed | None = None
 
 
 class JsonReader:
@@ -283,6 +286,7 @@ def outcome_of(document: Mapping[str, Any], status: int, complete: bool) -> Outc
         complete,
         "",
         document if isinstance(error, Mapping) else None,
+        billed_tools(document) if usage is not None else None,
     )
 
 

@@ -109,11 +109,13 @@ class Reservation(Booking):
         for key, charge_us, (cell, _, backlog_us) in zip(self.lane.keys, self.charges_us, self.place, strict=True):
             if charge_us and delay_us > backlog_us:
                 excess_us = delay_us - max(0, backlog_us)
-                if excess_us > cell.slack_us:
+                if excess_us > cell.slack_wanted_us:
                     store.widen(key, min(excess_us, MAX_SLACK_US))
 
     def told(self, edges_us: Mapping[str, int]) -> None:
         """Learn when the server's windows are empty again: µs from now, by name of the limit."""
+        if not self.gate.edges:
+            return
         for place, limit in enumerate(self.lane.limits):
             if limit.window and limit.name in edges_us and self.charges_us[place]:
                 self.gate.store.clears(self, place, edges_us[limit.name])

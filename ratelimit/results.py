@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,8 @@ except ImportError:  # Windows
     fcntl = None
 
 _OURS = b'{"id":"batch_req_'
+_MARK, _MARKED = "batch_req_rc", 12
+"""What the id of a line of ours begins with, and the length of the request's fingerprint that follows."""
 
 
 def result_line(
@@ -42,19 +44,34 @@ def result_line(
     return {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
 
 
+def marked(line: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Put the fingerprint of its request into the id of an output line: a resumed job knows the line again."""
+    return {**line, "id": f"{_MARK}{fingerprint}{line['id'][-20:]}"}
+
+
 class Results:
     """The output file of one run, held for this process alone.
 
     path    where the lines go
     resume  go on with an existing file; without it an existing, non-empty file is an error
+    check   called with what an existing file holds, before it is touched: custom_id → fingerprint of its request
+            ("" where that is not known, or the line is to be tried again); may raise ConfigError
 
     Raises  ConfigError when the file exists, is not a results file, is held by another run, or cannot be written
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        check: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.done: set[str] = set()
         self.retrying = 0
+        self._check = check
+        self._held: dict[str, str] = {}
         self.torn = False
         self._dirty = False
         self._file = self._opened()
@@ -132,6 +149,9 @@ class Results:
                         new.write(raw)
                 new.flush()
                 os.fsync(new.fileno())
+            if self._check is not None and self._held:
+                self._check(self._held)
+            self._held.clear()
             taken = FileIO(fresh, "a")
             _locked(taken)
             # Moved into place whole: a crash before this leaves the old file untouched.
@@ -157,8 +177,11 @@ class Results:
             raise self._foreign(number) from error
         if not good:
             self.retrying += 1
+            self._held.setdefault(custom_id, "")
         elif custom_id not in self.done:
             self.done.add(custom_id)
+            name = str(line.get("id"))
+            self._held[custom_id] = name[len(_MARK) :][:_MARKED] if name.startswith(_MARK) else ""
             return True
         return False
 

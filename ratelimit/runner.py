@@ -25,12 +25,12 @@ from .checks import knock
 from .clock import US_PER_S
 from .context import CURRENT, CallContext
 from .errors import AdmissionError, ConfigError, OverBudget, RatecardError
-from .job import BadLine, Line
+from .job import BadLine, Line, fingerprint
 from .limiter import Limiter
 from .progress import Progress, Report, StoppedBy, Wait
 from .reply import RUNNING
 from .reservation import Reservation
-from .results import Results, result_line
+from .results import Results, marked, result_line
 from .verdict import Verdict, error_body, judge
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ class Runner:
             self._air.release()
         if result is None:
             return
+        result = marked(result, fingerprint(line))
         self.results.write(result)
         response = result["response"]
         if response is not None and response["status_code"] < 400:
@@ -267,8 +268,8 @@ class Runner:
                 self._count(admitted)
             try:
                 body = response.json()
-            except ValueError as error:
-                return result_line(line.custom_id, error=_unreadable(response.status_code, error))
+            except ValueError:
+                return result_line(line.custom_id, error=_unreadable(response))
             if isinstance(body, dict) and body.get("status") in RUNNING and line.body.get("background"):
                 response_id = str(body.get("id"))
                 answer = await self._poll(response_id)
@@ -392,9 +393,14 @@ class _Door:
             self._semaphore.release()
 
 
-def _unreadable(status: int, error: ValueError) -> dict[str, str]:
-    """The error of a reply that is no JSON: it was billed all the same, so it is not asked again."""
-    return {"code": "unreadable_reply", "message": f"HTTP {status}, and the reply is not JSON: {error}"}
+def _unreadable(response: Any) -> dict[str, str]:
+    """The error of a reply that is no JSON: it was billed all the same, so it is not asked again.
+
+    The same words for all of a kind: the summary counts alike ones together.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+    found = f" but {kind}" if kind and kind != "application/json" else ""
+    return {"code": "unreadable_reply", "message": f"HTTP {response.status_code}, and the reply is not JSON{found}"}
 
 
 def _poll_failed(line: Line, response_id: str, error: Exception) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from .clock import US_PER_S
 from .stores.base import Booking, Lane, Store
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START_US = 1_000_000 * US_PER_S
 """Virtual clocks start a long time after zero, so that a bucket never used counts as full."""
@@ -50,21 +52,33 @@ class ManualClock:
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Polls real sockets and never blocks; where it would block, the clock moves on instead."""
+    """Polls real sockets and never blocks; where it would block, the clock moves on instead.
+
+    threads  how many threads work for a task: they live by the wall, so they are waited for, and time stands still
+    """
 
     now_us = START_US
+    threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        if not ready and self.threads and timeout != 0:
+            return super().select()
         if not ready and timeout is None:
-            raise RuntimeError("deadlock: every task waits and no timer is set")
+            raise RuntimeError(
+                "deadlock: every task waits and no timer is set; of threads, only those of asyncio.to_thread and "
+                "run_in_executor are waited for"
+            )
         if not ready and timeout is not None and timeout > 0:
             self.now_us += math.ceil(timeout * US_PER_S)  # at least 1 µs: virtual time always advances
         return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop in which sleeping costs nothing and the order of events repeats exactly."""
+    """An event loop in which sleeping costs nothing and the order of events repeats exactly.
+
+    Work in a thread (`asyncio.to_thread`) takes no virtual time: nothing moves on until it is done.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -72,6 +86,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now_us / US_PER_S
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads += 1
+        future.add_done_callback(self._back)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any, **settings: Any) -> None:
+        self._jumping.threads += 1  # a thread joins the others
+        try:
+            await super().shutdown_default_executor(*args, **settings)
+        finally:
+            self._jumping.threads -= 1
+
+    def _back(self, _: asyncio.Future[Any]) -> None:
+        self._jumping.threads -= 1
 
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .line import File
+    from .order import File
     from .reservation import Reservation
 
 
@@ -30,6 +30,7 @@ class Ticket(ABC):
     start            its start tag among the classes of its file, from when it heads its class; −1 before
     place            its start tag among the first ones of all files, from when it is compared with them; −1 before
     yielded_us  µs   what went past it into the room that it leaves free
+    fills            it may ask now, although it is not first: it fits into room that the first cannot use
     due_us      µs   when it should next be heard of, once it is first
     loop             the event loop that must run for it to move, or that it keeps from running
     blocks           it is a thread that keeps an event loop from running
@@ -42,6 +43,7 @@ class Ticket(ABC):
         "clock",
         "due_us",
         "file",
+        "fills",
         "gate",
         "loop",
         "number",
@@ -62,7 +64,7 @@ class Ticket(ABC):
         self.start = self.place = -1
         self.file: File | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.blocks = False
+        self.blocks = self.fills = False
 
     def dead(self) -> bool:
         """Say that nobody can hold it any more."""

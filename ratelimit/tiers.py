@@ -11,33 +11,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pricing._yaml import Node, read_table
-from pricing.cards import CardTable, Source, load_cards, read_model, read_source, read_sources, read_version
+from pricing.cards import Source, load_cards, read_source, read_sources, read_version
 from pricing.resources import data_path
 
 from .errors import ConfigError, NotOffered
-from .limit import KNOWN, Limit, named
+from .limit import Limit
+from .tier_rows import Part, Row, Rows, Scheme, read_limits, read_schemes
 
 POLICIES = ("observed", "documented", "conservative")
 BASES = ("utf8_bytes_div_4_ceil", "utf8_bytes_div_4_floor", "chars_div_4_ceil", "input_tokens")
 ADMISSION_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
-
-
-class Tier(NamedTuple):
-    """How an account gets into a tier, and what it may spend there per month (US dollars)."""
-
-    qualification: str
-    usd_per_month: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scheme:
-    """A set of tiers that was in force from one day to another (inclusive; None: open)."""
-
-    name: str
-    effective_from: date | None
-    effective_until: date | None
-    tiers: Mapping[str, Tier]
-    source: Source
 
 
 class Constant(NamedTuple):
@@ -67,19 +50,13 @@ class AdmissionRule:
     source: Source
 
 
-class _Row(NamedTuple):
-    limits: tuple[Limit, ...]
-    batch_queue_tokens: int | None
-    source: Source
-
-
 class TierTable:
     """One loaded table of tiers."""
 
     def __init__(
         self,
         schemes: tuple[Scheme, ...],
-        rows: Mapping[tuple[str, str], _Row | None],
+        rows: Mapping[tuple[str, str], Row],
         rules: Mapping[tuple[str, str], tuple[AdmissionRule, ...]],
     ) -> None:
         self.schemes = schemes
@@ -101,21 +78,36 @@ class TierTable:
     def limits(self, model: str, tier: str) -> tuple[Limit, ...]:
         """The limits of a model in a tier.
 
+        Where two schemes have a tier of this name, the newer one that speaks of the model counts.
+
         Raises  NotOffered when the tier does not include the model; ConfigError when no limits are published for it
         """
         return self._row(model, tier).limits
+
+    def parts(self, model: str, tier: str) -> tuple[Part, ...]:
+        """The separate pools of a model in a tier: long context, service tiers. Raises as `limits` does."""
+        return self._row(model, tier).parts
 
     def batch_queue_tokens(self, model: str, tier: str) -> int | None:
         """How many input tokens may be enqueued in the Batch API; None when not published. Raises as `limits` does."""
         return self._row(model, tier).batch_queue_tokens
 
-    def source(self, model: str, tier: str) -> Source:
+    def sources(self, model: str, tier: str) -> tuple[Source, ...]:
         """Where the limits of a model in a tier were read, and when. Raises as `limits` does."""
-        return self._row(model, tier).source
+        return self._row(model, tier).sources
+
+    def notes(self, model: str, tier: str) -> tuple[str, ...]:
+        """What a reader should know about these limits. Raises as `limits` does."""
+        return self._row(model, tier).notes
+
+    def scheme(self, model: str, tier: str) -> Scheme:
+        """The scheme that these limits belong to. Raises as `limits` does."""
+        return self._row(model, tier).scheme
 
     def pool(self, model: str, tier: str) -> str:
-        """The name under which a model's limits are counted: its own, until a table row shares a pool."""
-        return model
+        """The model under whose name a model's limits are counted: its own, unless a row says that it shares."""
+        row = self._rows.get((model, tier))
+        return row.shares if row is not None and row.shares else model
 
     def rule(self, policy: str, endpoint: str, at: date) -> AdmissionRule | None:
         """The admission formula of a policy for an endpoint on a day; None when there is none."""
@@ -124,18 +116,17 @@ class TierTable:
                 return rule
         return None
 
-    def _row(self, model: str, tier: str) -> _Row:
+    def _row(self, model: str, tier: str) -> Row:
         self.scheme_of(tier)
-        try:
-            row = self._rows[model, tier]
-        except KeyError:
-            there = ", ".join(name for of, name in self._rows if of == model and self._rows[of, name] is not None)
+        row = self._rows.get((model, tier))
+        if row is None:
+            there = ", ".join(name for (of, name), known in self._rows.items() if of == model and known.offered)
             where = f"only in {there}" if there else "nor in any other tier"
             raise ConfigError(
                 f"no limits are published for {model} in {tier}, {where}; "
                 f'give your own: limits={{"{model}": {{"rpm": …, "tpm": …}}}}, or --rpm and --tpm'
-            ) from None
-        if row is None:
+            )
+        if not row.offered:
             raise NotOffered(f"{model} is not supported in the {tier} tier")
         return row
 
@@ -157,11 +148,14 @@ def _load(path: str | PathLike[str]) -> TierTable:
     root = read_table(path).mapping(required=("version", "sources", "schemes", "limits", "admission"))
     read_version(root["version"])
     sources = read_sources(root["sources"])
-    schemes = _schemes(root["schemes"], sources)
-    rows: dict[tuple[str, str], _Row | None] = {}
+    schemes = read_schemes(root["schemes"], sources)
+    rows: Rows = {}
     cards = load_cards()
     for node in root["limits"].items():
-        _limits(node, sources, schemes, cards, rows)
+        read_limits(node, sources, schemes, cards, rows)
+    newest: dict[tuple[str, str], Row] = {}
+    for scheme in schemes:
+        newest.update({(model, tier): row for (model, of, tier), row in rows.items() if of == scheme.name})
     rules: dict[tuple[str, str], tuple[AdmissionRule, ...]] = {}
     for policy, node in root["admission"].mapping(required=POLICIES).items():
         for item in node.items():
@@ -171,69 +165,12 @@ def _load(path: str | PathLike[str]) -> TierTable:
                 if _overlap(rule, other):
                     item.fail(f"overlaps the rule for {rule.endpoint} from {other.effective_from}")
             rules[key] = (*rules.get(key, ()), rule)
-    return TierTable(schemes, MappingProxyType(rows), MappingProxyType(rules))
+    return TierTable(schemes, MappingProxyType(newest), MappingProxyType(rules))
 
 
 def _overlap(one: AdmissionRule, other: AdmissionRule) -> bool:
     first, second = sorted((one, other), key=lambda rule: rule.effective_from)
     return first.effective_until is None or first.effective_until >= second.effective_from
-
-
-def _schemes(node: Node, sources: Mapping[str, Source]) -> tuple[Scheme, ...]:
-    schemes: list[Scheme] = []
-    for item in node.items():
-        fields = item.mapping(required=("name", "source", "tiers"), optional=("effective_from", "effective_until"))
-        start = fields["effective_from"].date() if "effective_from" in fields else None
-        until = fields["effective_until"].date() if "effective_until" in fields else None
-        name = fields["name"].text()
-        if any(scheme.name == name for scheme in schemes):
-            fields["name"].fail(f"duplicate scheme {name!r}")
-        if start is not None and until is not None and until < start:
-            fields["effective_until"].fail(f"expected a day from {start} on, found {until}")
-        if schemes:
-            before = schemes[-1].effective_until
-            if before is None or start is None or start <= before:
-                item.fail(f"schemes go from old to new: expected effective_from after {before}, found {start}")
-        tiers = {}
-        for tier, row in fields["tiers"].entries().items():
-            facts = row.mapping(required=("qualification", "usd_per_month"))
-            tiers[tier] = Tier(facts["qualification"].text(), facts["usd_per_month"].integer())
-        schemes.append(Scheme(name, start, until, MappingProxyType(tiers), read_source(fields["source"], sources)))
-    if not schemes:
-        node.fail("expected at least one scheme")
-    return tuple(schemes)
-
-
-def _limits(
-    node: Node,
-    sources: Mapping[str, Source],
-    schemes: tuple[Scheme, ...],
-    cards: CardTable,
-    rows: dict[tuple[str, str], _Row | None],
-) -> None:
-    fields = node.mapping(required=("model", "scheme", "source", "tiers"))
-    model = read_model(fields["model"], cards)
-    names = [scheme.name for scheme in schemes]
-    scheme = schemes[names.index(fields["scheme"].text(names))]
-    source = read_source(fields["source"], sources)
-    for tier, row in fields["tiers"].entries().items():
-        if tier not in scheme.tiers:
-            other = next((f"; {tier} is in {each.name}" for each in schemes if tier in each.tiers), "")
-            known = ", ".join(scheme.tiers)
-            row.fail(f"unknown tier {tier!r} in scheme {scheme.name}; its tiers are {known}{other}")
-        if (model, tier) in rows:
-            row.fail(f"{model} has limits in {tier} already")
-        facts = row.mapping(optional=("supported", "batch_queue_tokens", *KNOWN))
-        if "supported" in facts:
-            if facts["supported"].boolean() or len(facts) > 1:
-                row.fail("supported: false stands alone; a supported model has limits instead")
-            rows[model, tier] = None
-            continue
-        limits = tuple(named(name, facts[name].integer(1)) for name in KNOWN if name in facts)
-        if not limits:
-            row.fail(f"expected at least one of {', '.join(KNOWN)}")
-        queue = facts["batch_queue_tokens"].integer(1) if "batch_queue_tokens" in facts else None
-        rows[model, tier] = _Row(limits, queue, source)
 
 
 def _rule(node: Node, sources: Mapping[str, Source]) -> AdmissionRule:

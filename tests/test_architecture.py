@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CORE = {"limit", "gcra", "cells", "headers", "reply", "tiers"}
+CORE = {"limit", "gcra", "cells", "headers", "reply", "tier_rows", "tiers"}
 """Pure: they decide, and neither wait, nor read a clock, nor do I/O (tables are read through pricing)."""
 FORBIDDEN_IN_CORE = {
     "asyncio",
@@ -27,9 +27,9 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "_json"},
+    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "tier_rows", "_json"},
     {"tiers", "context", "reply", "stores", "verdict", "events"},
-    {"demand", "ticket", "line", "gate"},
+    {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "progress", "why"},
     {"exchange"},

@@ -11,9 +11,11 @@ import click
 from pricing.cost import Unpriced
 from pricing.estimate import estimate
 from pricing.money import Usd
+from pricing.prices import load_prices
 
 from ..errors import ConfigError
 from ..job import BadLine, read_job
+from ._prices import prices_option
 from ._shared import Day, counted, print_json
 
 
@@ -23,9 +25,19 @@ from ._shared import Day, counted, print_json
 @click.option("--service-tier", help='Price this tier, such as "flex".')
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
+@prices_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: Any, as_json: bool) -> None:
+def command(
+    file: str,
+    batch: bool,
+    service_tier: str | None,
+    lines: bool,
+    at: Any,
+    prices: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
+    table = load_prices(overlay=prices)
     rows: list[dict[str, Any]] = []
     total = dict.fromkeys(("mean", "worst"), Usd.ZERO)  # percentiles do not add up
     counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
@@ -37,7 +49,9 @@ def command(file: str, batch: bool, service_tier: str | None, lines: bool, at: A
             bad.append({"line": line.number, "reason": line.reason})
             continue
         try:
-            guess = estimate(line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at)
+            guess = estimate(
+                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=table
+            )
         except ConfigError as error:
             bad.append({"line": line.number, "reason": str(error)})
             continue

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
 import click
 
-from pricing.cards import ModelCard, load_cards, resolve
-from pricing.money import Usd
-from pricing.prices import load_prices
+from pricing.cards import ImageRule, ModelCard, load_cards, resolve
+from pricing.prices import PriceTable, load_prices
 
 from ..errors import ConfigError, NotOffered
+from ..limit import KNOWN, Limit
 from ..tiers import TierTable, load_tiers
+from ._prices import describe_prices, price_facts, prices_option
 from ._shared import TIER, Day, print_json
 
 
@@ -21,24 +24,34 @@ from ._shared import TIER, Day, print_json
 @click.argument("model", required=False)
 @click.option("--tier", "only_tier", type=TIER, help="Show the limits of this tier only.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
+@prices_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: str | None, only_tier: str | None, at: date | None, as_json: bool) -> None:
-    """Show a model's card, limits by tier and prices, with dates and sources; without MODEL, list the models."""
+def command(model: str | None, only_tier: str | None, at: date | None, prices: tuple[str, ...], as_json: bool) -> None:
+    """Show a model's card, limits by tier and prices, with dates and sources.
+
+    Without MODEL, list the models: all, or those that have limits in --tier, with these.
+    """
     today = at or datetime.now(UTC).date()
+    table = load_prices(overlay=prices)
     if model is None:
-        documents = [describe(card, None, today) for card in load_cards()]
-        for document in documents if only_tier else ():
-            document["limits"] = {name: row for name, row in document["limits"].items() if name == only_tier}
+        documents = [describe(card, only_tier, today, table) for card in load_cards()]
+        if only_tier:
+            documents = [one for one in documents if one["limits"].get(only_tier, {}).get("supported", True)]
+            documents = [one for one in documents if one["limits"]]
         if as_json:
             print_json(documents)
         else:
-            for document in documents:
-                click.echo(_summary(document))
+            for line in _table(documents, only_tier):
+                click.echo(line)
         return
     card = resolve(model)
     if card is None:
-        raise ConfigError(f"no card for {model!r}; there are cards for {', '.join(c.model for c in load_cards())}")
-    document = describe(card, only_tier, today)
+        near = ", ".join(difflib.get_close_matches(model, [one.model for one in load_cards()], 3))
+        hint = f"did you mean {near}?" if near else "`ratecard models` lists them"
+        raise ConfigError(f"no card for {model!r}; {hint}")
+    if only_tier:
+        load_tiers().limits(card.model, only_tier)  # says which tiers have it, where this one has not
+    document = describe(card, only_tier, today, table)
     if as_json:
         print_json(document)
         return
@@ -46,23 +59,8 @@ def command(model: str | None, only_tier: str | None, at: date | None, as_json: 
         click.echo(f"{label:<20} {text}")
 
 
-def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, Any]:
+def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable) -> dict[str, Any]:
     """Collect what the tables say of one model on a day; None where no source says anything."""
-    table = load_prices()
-    prices = {}
-    for tier in table.tiers(card.model):
-        row = table.lookup(card.model, tier, today)
-        if row is not None:
-            rates = {kind: _rate(pico) for kind, pico in row.pico_per_token.items()}
-            if row.cached_as_input:
-                rates["cached_input"] = rates["input"]
-            prices[row.service_tier] = {
-                "usd_per_mtok": rates,
-                "cached_input_published": "cached_input" in row.pico_per_token,
-                "effective_from": str(row.effective_from),
-                "row": row.id,
-                "source": str(row.source),
-            }
     return {
         "model": card.model,
         "description": card.description or None,
@@ -72,51 +70,85 @@ def describe(card: ModelCard, only_tier: str | None, today: date) -> dict[str, A
         "snapshots": list(card.snapshots),
         "aliases": list(card.aliases),
         "context_window": card.context_window,
+        "max_input_tokens": card.max_input_tokens,
         "max_output_tokens": card.max_output_tokens,
+        "dimensions": card.dimensions,
         "knowledge_cutoff": _day(card.knowledge_cutoff),
         "reasoning_tokens": card.reasoning_tokens,
         "ratings": dict(card.ratings),
         "encoding": card.encoding,
+        "encoding_evidence": [str(source) for source in card.encoding_evidence],
+        "image_tokens": _image_rule(card.image_tokens),
         "modalities": {name: dict(ways) for name, ways in card.modalities.items()},
         "endpoints": dict(card.endpoints),
         "features": dict(card.features),
+        "rejected_efforts": list(card.rejected_efforts),
+        "chat_tools": card.chat_tools,
         "tools": list(card.tools),
-        "prices": prices,
+        "notes": list(card.notes),
+        "conflicts": list(card.conflicts),
+        "prices": describe_prices(table, card.model, today),
         "limits": _limits(card.model, only_tier, load_tiers()),
         "sources": [str(source) for source in card.sources],
     }
+
+
+def _image_rule(rule: ImageRule | None) -> dict[str, Any] | None:
+    if rule is None:
+        return None
+    if rule.tiles is not None:
+        return {"tiles": rule.tiles._asdict()}
+    levels = {name: bounds._asdict() for name, bounds in rule.patches.items()}
+    return {"patches": levels, "multiplier_percent": rule.multiplier_percent, "auto": rule.auto}
 
 
 def _limits(model: str, only_tier: str | None, tiers: TierTable) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in [only_tier] if only_tier else dict.fromkeys(name for s in tiers.schemes for name in s.tiers):
         try:
-            row: dict[str, Any] = {limit.name: limit.capacity for limit in tiers.limits(model, name)}
+            row = _numbers(tiers.limits(model, name), tiers.batch_queue_tokens(model, name))
         except NotOffered:
             found[name] = {"supported": False}
             continue
         except ConfigError:
-            if only_tier:
-                raise
             continue  # no source gives this model's limits in this tier
-        queue = tiers.batch_queue_tokens(model, name)
-        if queue is not None:
-            row["batch_queue_tokens"] = queue
-        until = tiers.scheme_of(name).effective_until
-        found[name] = {**row, "scheme_until": _day(until), "source": str(tiers.source(model, name))}
+        for part in tiers.parts(model, name):
+            key = f"above_{part.above}" if part.above is not None else part.service_tier
+            row.setdefault("pools", {})[key] = _numbers(part.limits, part.batch_queue_tokens)
+        if (pool := tiers.pool(model, name)) != model:
+            row["counted_with"] = pool
+        until = tiers.scheme(model, name).effective_until
+        source = "; ".join(str(one) for one in tiers.sources(model, name))
+        found[name] = {**row, "scheme_until": _day(until), "source": source, "notes": list(tiers.notes(model, name))}
     return found
 
 
-def _rate(pico_per_token: int) -> str:
-    """A price per million tokens to its last digit, with two decimals at least."""
-    whole, _, part = str(Usd(pico_per_token * 1_000_000)).partition(".")
-    return f"{whole}.{part:0<2}"
+def _numbers(limits: tuple[Limit, ...], queue: int | None) -> dict[str, Any]:
+    row = {limit.name: limit.capacity for limit in limits}
+    return row if queue is None else {**row, "batch_queue_tokens": queue}
 
 
-def _summary(document: dict[str, Any]) -> str:
-    rates = document["prices"].get("standard", {}).get("usd_per_mtok", {})
-    shut = f"  shuts down {document['shutdown']}" if document["shutdown"] else ""
-    return f"{document['model']:<12} ${rates.get('input', '?')} in  ${rates.get('output', '?')} out{shut}"
+def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[str]:
+    """The list for people: a line per model, numbers to the right, "-" where no source says anything."""
+    if only_tier:
+        head = ["model", *(name for name in (*KNOWN, "batch_queue_tokens") if _any(documents, only_tier, name))]
+        rows = [[one["model"], *(one["limits"][only_tier].get(name) for name in head[1:])] for one in documents]
+    else:
+        head = ["model", "context", "output", "$ in", "$ out"]
+        rows = []
+        for one in documents:
+            rates = one["prices"].get("standard", {}).get("usd_per_mtok", {})
+            sizes = (one["context_window"], one["max_output_tokens"])
+            rows.append([one["model"], *sizes, rates.get("input"), rates.get("output")])
+    shown = [head] + [[f"{cell:,}" if type(cell) is int else cell or "-" for cell in row] for row in rows]
+    widths = [max(len(row[place]) for row in shown) for place in range(len(head))]
+    for row, document in zip(shown, [{"shutdown": "shutdown"}, *documents], strict=True):
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        yield "  ".join([f"{row[0]:<{widths[0]}}", *cells, document["shutdown"] or ""]).rstrip()
+
+
+def _any(documents: list[dict[str, Any]], tier: str, name: str) -> bool:
+    return any(name in one["limits"][tier] for one in documents)
 
 
 def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -124,36 +156,50 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         label = key.replace("_", " ")
         if key == "prices":
-            for tier, row in value.items():
-                rates = "  ".join(f"{kind} ${rate}" for kind, rate in row["usd_per_mtok"].items())
-                note = "" if row["cached_input_published"] else ", none published for cached input"
-                yield f"price {tier}", f"{rates}  per 1M tokens, since {row['effective_from']}{note}"
-                yield "", f"({row['source']})"
+            yield from price_facts(value)
         elif key == "limits":
             for tier, row in value.items():
                 if row.get("supported") is False:
                     yield f"limits {tier}", "not supported"
                     continue
-                numbers = "  ".join(f"{name} {n:,}" for name, n in row.items() if isinstance(n, int))
-                yield f"limits {tier}", numbers + (f"  until {row['scheme_until']}" if row["scheme_until"] else "")
-            for source in dict.fromkeys(row["source"] for row in value.values() if "source" in row):
-                yield "", f"({source})"
+                yield (
+                    f"limits {tier}",
+                    _spelled(row) + (f"  until {row['scheme_until']}" if row["scheme_until"] else ""),
+                )
+                for pool, numbers in row.get("pools", {}).items():
+                    what = f"above {int(pool[6:]):,} input tokens" if pool.startswith("above_") else pool
+                    yield "", f"{what}: {_spelled(numbers)}"
+                if "counted_with" in row:
+                    yield "", f"counted together with {row['counted_with']}"
+            for key in ("notes", "source"):
+                told = [row[key] for row in value.values() if key in row]
+                for text in dict.fromkeys(note for one in told for note in (one if key == "notes" else [one])):
+                    yield "", f"({text})"
         elif key == "modalities":
             for name, ways in value.items():
                 yield f"modality {name}", " and ".join(way for way, on in ways.items() if on) or "not supported"
         elif key == "ratings":
             for name, text in value.items():
                 yield name, text
+        elif key == "image_tokens":
+            if value is not None:
+                yield label, json.dumps(value)
         elif isinstance(value, dict):
             yes, no = ([name for name, on in value.items() if on is wanted] for wanted in (True, False))
             if value:
                 yield label, ", ".join(yes) or "none"
-                yield f"  not {label}", ", ".join(no) or "none"
+            if no:
+                yield f"  not {label}", ", ".join(no)
         elif isinstance(value, list):
-            for number, text in enumerate(value) if key == "sources" else [(0, ", ".join(value))]:
+            each = key in ("sources", "encoding_evidence", "notes", "conflicts")
+            for number, text in enumerate(value if each else [", ".join(value)] if value else []):
                 yield label if number == 0 else "", text
         elif value is not None:
             yield label, f"{value:,}" if type(value) is int else {True: "yes", False: "no"}.get(value, str(value))
+
+
+def _spelled(numbers: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {n:,}" for name, n in numbers.items() if type(n) is int)
 
 
 def _day(day: date | None) -> str | None:

@@ -21,8 +21,9 @@ from rich.text import Text
 from pricing.budget import Budget
 from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
+from pricing.prices import PriceTable, load_prices
 
-from ..checks import check_files, check_limits, read_base_url, read_job_budget
+from ..checks import check_files, check_limits, check_resumed, read_base_url, read_job_budget
 from ..clock import US_PER_S, Clock
 from ..errors import ConfigError
 from ..job import read_job, survey
@@ -30,6 +31,7 @@ from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
+from ._prices import prices_option
 from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, policy_option, print_json
 
 
@@ -65,6 +67,7 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 )
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
+@prices_option
 @click.option("--explain", is_flag=True, help="Say which limits the requests waited for, and which waited longest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(**options: Any) -> None:
@@ -91,13 +94,19 @@ def command(**options: Any) -> None:
         at=options["at"],
     )
     # What is wrong with the settings is said before a file is made.
-    api_key(options["base_url"])
+    table = load_prices(overlay=options["prices"])
     if not os.path.exists(file):
         raise ConfigError(f"{file}: cannot be read: No such file or directory")
+    api_key(options["base_url"])
     found = survey(file)
     if found is not None:
         check_limits(limiter, found.models, file)
-    results = Results(output, resume=options["resume"])
+
+    def check(held: Mapping[str, str]) -> None:
+        if found is not None:
+            check_resumed(file, output, held)
+
+    results = Results(output, resume=options["resume"], check=check)
     try:
         with Ledger(ledger_path) as ledger:
             begun = begin(ledger, output, resume=options["resume"])
@@ -114,6 +123,7 @@ def command(**options: Any) -> None:
                     attempts=options["attempts"],
                     strict=options["strict"],
                     at=options["at"],
+                    prices=table,
                     started=begun.started,
                     total=None if found is None else found.lines,
                 )
@@ -148,6 +158,7 @@ async def run_job(
     attempts: int = 5,
     strict: bool = False,
     at: date | None = None,
+    prices: PriceTable | None = None,
     started: Mapping[str, str] | None = None,
     total: int | None = None,
     quiet: bool = False,
@@ -176,7 +187,7 @@ async def run_job(
         ),
     ) as plain:
         cap = None if budget is None else budget._replace(run=run)
-        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, at=at)
+        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, prices=prices, at=at)
         runner = Runner(
             client,
             limiter,

@@ -70,25 +70,41 @@ class Model:
     name     as the request spells it
     card     what is known of it, or None
     served   the name replies carry: the dated snapshot behind an alias, where the card has one
+    parts    the separate pools: requests of more than so many input tokens, or of a service tier
     """
 
-    __slots__ = ("card", "context_window", "max_output", "name", "pool", "served", "streams")
+    __slots__ = ("card", "context_window", "max_output", "name", "parts", "pool", "served", "streams")
 
-    def __init__(self, name: str, card: ModelCard | None, pool: Pool) -> None:
+    def __init__(
+        self,
+        name: str,
+        card: ModelCard | None,
+        pool: Pool,
+        parts: tuple[tuple[int | None, str | None, Pool], ...] = (),
+    ) -> None:
         self.name = name
         self.card = card
         self.pool = pool
+        self.parts = parts
         self.served = name
         self.streams = True
         self.context_window: int | None = None
         self.max_output: int | None = None
         if card is not None:
             if name == card.model or name in card.aliases:
-                dated = [snapshot for snapshot in card.snapshots if snapshot.startswith(card.model + "-")]
-                self.served = max(dated, default=card.model)
+                self.served = card.snapshots[0] if card.snapshots else card.model
             self.streams = card.features.get("streaming", True)
             self.context_window = card.context_window
             self.max_output = card.max_output_tokens
+
+    def pool_of(self, input_tokens: int, service_tier: str) -> Pool:
+        """The pool that a request passes: that of its service tier, of its length, or the model's own."""
+        fits = [
+            (tier is not None, above or 0, pool)
+            for above, tier, pool in self.parts
+            if (tier == service_tier if above is None else input_tokens > above)
+        ]
+        return max(fits, key=lambda fit: fit[:2])[2] if fits else self.pool
 
     def offers(self, endpoint: str) -> bool:
         """Say whether the card allows this endpoint ("/v1/responses"); what it does not mention is allowed."""
@@ -190,7 +206,7 @@ class Account:
         if self._only is not None and name not in self._only and (card is None or card.model not in self._only):
             return None
         base = card.model if card else name
-        limits = self._own.of(name, base)
+        limits = self._own.of(base)
         pool = base
         if self.table is None:
             if not limits and card is None and self._only is None:
@@ -199,7 +215,7 @@ class Account:
                 raise ConfigError(f"limits are given for {', '.join(self._own.by_model)}, and none for {name!r}")
         else:
             assert self.tier is not None
-            given = name in self._own.by_model or base in self._own.by_model
+            given = base in self._own.by_model
             if card is None and self._only is None and not given:
                 return None
             try:
@@ -210,7 +226,23 @@ class Account:
                 if not given:
                     raise
             pool = self.table.pool(base, self.tier)
-        found = self._pools.get(pool)
+        return Model(name, card, self._pool(pool, limits), self._parts(base, pool))
+
+    def _parts(self, base: str, pool: str) -> tuple[tuple[int | None, str | None, Pool], ...]:
+        """The separate pools that the table has for a model."""
+        if self.table is None or self.tier is None:
+            return ()
+        try:
+            parts = self.table.parts(base, self.tier)
+        except ConfigError:
+            return ()  # its limits are given outright
+        return tuple(
+            (part.above, part.service_tier, self._pool(f"{pool}-{part.service_tier or 'long-context'}", part.limits))
+            for part in parts
+        )
+
+    def _pool(self, name: str, limits: tuple[Limit, ...]) -> Pool:
+        found = self._pools.get(name)
         if found is None:
-            found = self._pools[pool] = Pool(pool, limits, self.window, self._now_us)
-        return Model(name, card, found)
+            found = self._pools[name] = Pool(name, limits, self.window, self._now_us)
+        return found

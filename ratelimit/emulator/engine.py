@@ -137,13 +137,13 @@ class Engine:
             if fault is not None:
                 count(counters.faults, fault)
                 if fault in BEFORE:
-                    await self._send_error(send, self._lying_refusal(fault, plan), model.pool.headers.now())
+                    await self._send_error(send, self._lying_refusal(fault, plan), plan.pool.headers.now())
                     return
         with self._lock:
             wall_us = self._wall_us()
             now_us = self.now_us(wall_us)
             demand = plan.demand
-            refusal = model.pool.admit(demand, now_us, self._count_refused)
+            refusal = plan.pool.admit(demand, now_us, self._count_refused)
             verdict = "admitted"
             if refusal is not None:
                 verdict = refusal.bucket.name if refusal.kind == "rate" else "too_large"
@@ -152,18 +152,18 @@ class Engine:
                     now_us,
                     wall_us,
                     model.name,
-                    model.pool.name,
+                    plan.pool.name,
                     demand.requests,
                     demand.tokens,
                     demand.images,
                     verdict,
                 )
             )
-            headers = model.pool.headers.now(demand.images > 0)
+            headers = plan.pool.headers.now(demand.images > 0)
             self._serial += 1
             tail = f"{self._nonce}{self._serial:034x}"
         if refusal is not None:
-            reply = errors.refused(refusal, model.name, model.pool.name, self._organization, self._speed)
+            reply = errors.refused(refusal, model.name, plan.pool.name, self._organization, self._speed)
             await self._send_error(send, reply, headers)
             return
         if fault in AFTER:
@@ -316,7 +316,7 @@ class Engine:
             return errors.bad_key() if kind == "401" else errors.no_access()
         from .buckets import Refusal
 
-        pool = plan.model.pool
+        pool = plan.pool
         bucket = next((bucket for bucket in pool.buckets if bucket.unit == "tokens"), pool.buckets[0])
         units = max(1, min(bucket.capacity, plan.demand.tokens if bucket.unit == "tokens" else plan.demand.requests))
         wait_us = -(-units * bucket.period_us // bucket.capacity)

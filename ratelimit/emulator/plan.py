@@ -12,7 +12,7 @@ from ratelimit.demand import Demand, demand
 from ratelimit.errors import ConfigError
 
 from . import errors
-from .account import Account, Model
+from .account import Account, Model, Pool
 from .errors import ErrorReply
 from .latency import Latency, character, draw, filler, reasons
 
@@ -39,6 +39,7 @@ _NAMES_SEEN = {CHAT: "messages", RESPONSES: "input", EMBEDDINGS: "input"}
 class Plan:
     """A request understood, and the reply it will get.
 
+    pool               whose limits it passes
     body               as parsed
     demand             what it takes from the limits
     input_tokens       counted as the usage will say
@@ -51,6 +52,7 @@ class Plan:
 
     endpoint: str
     model: Model
+    pool: Pool
     body: Mapping[str, Any]
     demand: Demand
     input_tokens: int
@@ -175,9 +177,11 @@ class Planner:
             visible = most - reasoning
         think_us, write_us = self._latency.times_us(kind, reasoning, visible, luck.jitter)
         options = body.get("stream_options")
+        service_tier = _SERVICE_TIERS[body.get("service_tier")]
         return Plan(
             endpoint=endpoint,
             model=model,
+            pool=model.pool_of(count.tokens, service_tier),
             body=body,
             demand=demand(body, endpoint=endpoint, policy=self._policy, at=self._at, count=count),
             input_tokens=count.tokens,
@@ -189,7 +193,7 @@ class Planner:
             stream=bool(body.get("stream")),
             background=endpoint == RESPONSES and bool(body.get("background")),
             include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
-            service_tier=_SERVICE_TIERS[body.get("service_tier")],
+            service_tier=service_tier,
             think_us=think_us,
             write_us=write_us,
         )

@@ -92,6 +92,12 @@ class Store(Protocol):
           knows, because slots are taken: whoever frees one wakes the line. A refusal changes nothing
         """
 
+    def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
+        """Say, per limit, how much others may be charged now without delaying a booking that waits so long.
+
+        → µs; ≤ 0 for nothing. It is a hint: whoever is to take it asks `reserve`, with the booking as `ahead`
+        """
+
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         """End a booking at its true charges: refund too much, add too little. A second end is a no-op."""
 
@@ -118,6 +124,9 @@ class Store(Protocol):
 
     def widen(self, key: str, slack_us: int) -> None:
         """Keep at least this much of the burst unused: the delay jitter between us and the server."""
+
+    def brace(self, key: str, slack_us: int) -> None:
+        """Keep this much unused until told otherwise (0: what was learned), for little is known of the way yet."""
 
     def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
         """Foresee how long a charge waits at least, behind so much that is admitted before it (µs; 0: not at all)."""

@@ -50,6 +50,7 @@ class MemoryStore:
         self._lock = threading.RLock()  # re-entrant: collected garbage may settle an abandoned stream in between
         self._cells: dict[str, Cell] = {}
         self._bursts_us: dict[str, int] = {}
+        self._braced_us: dict[str, int] = {}
         self._lanes: dict[str, weakref.WeakSet[Lane]] = {}  # who has a cell open under a key
         self._latest_us = self._stepped_us = 0
         reset_in_child(self)
@@ -80,7 +81,7 @@ class MemoryStore:
             else:
                 act_us = _earliest_us(cells, booking, now_us)
                 if act_us == now_us:
-                    if holds and not _fit(cells, booking):
+                    if holds and not _fit(cells, [*ahead, booking]):
                         return 0
                     if ahead:
                         act_us = self._behind(booking, ahead, now_us)
@@ -96,6 +97,16 @@ class MemoryStore:
                 pairs = zip(cells, charges_us, strict=True)
                 booking.held = _Held(self, [(cell, us) for (cell, _), us in pairs if isinstance(cell, Slots)])
             return None
+
+    def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
+        with self._lock:
+            now_us = self._now_us()
+            return [
+                cell.room_us(
+                    charge_us, room_us(charge_us, burst_us, cell.slack_us, booking.spare_ppm), now_us, now_us + wait_us
+                )
+                for (cell, burst_us), charge_us in zip(self._cells_of(booking.lane), booking.charges_us, strict=True)
+            ]
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
@@ -148,7 +159,14 @@ class MemoryStore:
             cell = self._cells.get(key)
             if cell is not None and not isinstance(cell, Slots):
                 cell.slack_wanted_us = max(cell.slack_wanted_us, slack_us)
-                cell.slack_us = min(cell.slack_wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
+                self._keep(key, cell)
+
+    def brace(self, key: str, slack_us: int) -> None:
+        with self._lock:
+            self._braced_us[key] = slack_us
+            cell = self._cells.get(key)
+            if cell is not None and not isinstance(cell, Slots):
+                self._keep(key, cell)
 
     def wait_us(self, key: str, ahead_us: int, charge_us: int, burst_us: int) -> int:
         with self._lock:
@@ -192,6 +210,9 @@ class MemoryStore:
         lane.opened = cells, plain, any(isinstance(cell, Slots) for cell, _ in cells)
         return lane.opened  # type: ignore[no-any-return]  # a lane keeps what a store likes
 
+    def _cells_of(self, lane: Lane) -> tuple[tuple[Cell, int], ...]:
+        return (lane.opened or self._open(lane))[0]
+
     def _cell(self, key: str, limit: Limit) -> Cell:
         cell = self._cells.get(key)
         if cell is None or isinstance(cell, Window) != limit.window:
@@ -215,8 +236,12 @@ class MemoryStore:
             cell.window_us = limit.burst_us
         self._bursts_us[key] = limit.burst_us
         if not isinstance(cell, Slots):
-            cell.slack_us = min(cell.slack_wanted_us, limit.burst_us // MAX_SLACK_SHARE)
+            self._keep(key, cell)
         return cell
+
+    def _keep(self, key: str, cell: Cell) -> None:
+        wanted_us = max(cell.slack_wanted_us, self._braced_us.get(key, 0))
+        cell.slack_us = min(wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
 
     def _replace(self, key: str, cell: Cell) -> None:
         """Put another cell in the place of one; the lanes that pass it look again."""
@@ -229,7 +254,7 @@ class MemoryStore:
 
         Those who wait for a slot could have one at any time: what else they want is kept for them from now on.
         """
-        cells = booking.lane.opened[0]
+        cells = self._cells_of(booking.lane)
         trial: dict[int, Cell] = {}
         undelayed = [self._try(one, trial, now_us) for one in ahead]
         after_us = _earliest_us(_twins(cells, trial), booking, max(now_us, *undelayed))
@@ -242,7 +267,7 @@ class MemoryStore:
 
     def _try(self, booking: Booking, trial: dict[int, Cell], now_us: int) -> int:
         """Charge a booking to copies of its cells at its earliest instant, and say when that is."""
-        cells = _twins((booking.lane.opened or self._open(booking.lane))[0], trial)
+        cells = _twins(self._cells_of(booking.lane), trial)
         act_us = _earliest_us(cells, booking, now_us)
         for (cell, _), charge_us in zip(cells, booking.charges_us, strict=True):
             if charge_us:
@@ -264,11 +289,19 @@ def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Booking, now_us: 
     return act_us
 
 
-def _fit(cells: tuple[tuple[Cell, int], ...], booking: Booking) -> bool:
-    """Say whether every slot that is asked for is free."""
+def _fit(cells: tuple[tuple[Cell, int], ...], asking: Sequence[Booking]) -> bool:
+    """Say whether every slot that the last one asks for is free, beside those that others of its lane wait for.
+
+    Their slot is kept: nobody knows when another one would be free.
+    """
+    booking = asking[-1]
+    lane = [one for one in asking if one.lane is booking.lane]
     return all(
-        cell.fit(charge_us, room_us(charge_us, burst_us, 0, booking.spare_ppm))
-        for (cell, burst_us), charge_us in zip(cells, booking.charges_us, strict=True)
+        cell.fit(
+            sum(one.charges_us[place] for one in lane),
+            room_us(booking.charges_us[place], burst_us, 0, booking.spare_ppm),
+        )
+        for place, (cell, burst_us) in enumerate(cells)
         if isinstance(cell, Slots)
     )
 

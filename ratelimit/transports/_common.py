@@ -9,9 +9,13 @@ from typing import Any
 
 from pricing.budget import Budget
 from pricing.ledger import Ledger
+from pricing.prices import PriceTable, load_prices
 
 from ..accounting import Accountant
 from ..errors import ConfigError
+
+Prices = PriceTable | str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""A table, or the path of an overlay, or several."""
 
 
 def body_of(request: Any, in_memory: type[Any]) -> bytes | None:
@@ -44,6 +48,7 @@ def make_accountant(
     budget: Budget | str | Iterable[Budget | str] | None,
     tags: Mapping[str, str] | None,
     at: date | None,
+    prices: Prices | None = None,
 ) -> Accountant:
     """Build the accountant of `wrap` and CostTransport from what users write."""
     if ledger is None or isinstance(ledger, str | os.PathLike):
@@ -63,7 +68,11 @@ def make_accountant(
     for key, value in (tags or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"tags are text to text, not {key!r}: {value!r}")
-    return Accountant(ledger, budgets=budgets, tags=tags, at=at)
+    return Accountant(ledger, budgets=budgets, tags=tags, prices=_table(prices), at=at)
+
+
+def _table(prices: Prices | None) -> PriceTable | None:
+    return prices if prices is None or isinstance(prices, PriceTable) else load_prices(overlay=prices)
 
 
 def _budget(budget: Budget | str) -> Budget:

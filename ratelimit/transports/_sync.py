@@ -142,9 +142,19 @@ def bind(lib: Any) -> Classes:
         ledger   a pricing.Ledger, or the path of one
         budget   cap(s) such as "25 USD/day": a call that could overshoot raises OverBudget and is not sent
         tags     attached to every entry
+        prices   a price table, or the path of an overlay, or several
         """
 
-        def __init__(self, inner: Any, *, ledger: Any, budget: Any = None, tags: Any = None, at: Any = None) -> None:
-            super().__init__(inner, None, make_accountant(ledger, budget, tags, at))
+        def __init__(
+            self,
+            inner: Any,
+            *,
+            ledger: Any,
+            budget: Any = None,
+            tags: Any = None,
+            prices: Any = None,
+            at: Any = None,
+        ) -> None:
+            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices))
 
     return Classes(Middleware, RateLimitTransport, CostTransport)

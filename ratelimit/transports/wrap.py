@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import ConfigError
 from ..limit import Limits, Pools
 from ..limiter import Limiter, PreflightPolicy, wait_us
-from ..line import Classes
-from ._common import make_accountant
+from ..order import Classes
+from ._common import Prices, make_accountant
 
 if TYPE_CHECKING:
     from pricing.budget import Budget
@@ -37,6 +37,7 @@ def wrap(
     ledger: Ledger | str | os.PathLike[str] | None = None,
     budget: Budget | str | Iterable[Budget | str] | None = None,
     tags: Mapping[str, str] | None = None,
+    prices: Prices | None = None,
     policy: str | None = None,
     headroom: float | None = None,
     pools: Pools | None = None,
@@ -59,6 +60,7 @@ def wrap(
     ledger   a pricing.Ledger or the path of one: every call's cost is written there
     budget   "25 USD/day", or several: a call that could overshoot raises OverBudget and is not sent
     tags     attached to every ledger entry
+    prices   a price table, or the path of an overlay of negotiated prices and discounts, or several
     →  a new client of the same class on the same connections; the old one still works, unpaced
 
     Raises  ConfigError when a setting is wrong, or the client is wrapped already (it would be charged twice)
@@ -79,9 +81,9 @@ def wrap(
     max_wait_us = limiter.max_wait_us if max_wait is None else wait_us(max_wait)
     accountant = None
     if ledger is not None or budget is not None:
-        accountant = make_accountant(ledger, budget, tags, at or limiter.at)
-    elif tags:
-        raise ConfigError('tags go to a ledger: add ledger="costs.db"')
+        accountant = make_accountant(ledger, budget, tags, at or limiter.at, prices)
+    elif tags or prices is not None:
+        raise ConfigError(f'{"tags" if tags else "prices"} go to a ledger: add ledger="costs.db"')
 
     library, awaiting = family(type(http))
     module = importlib.import_module(f"ratelimit.transports.{library}")

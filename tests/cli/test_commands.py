@@ -72,10 +72,11 @@ def one_error_line(ended: Any, code: int = 1) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["models", "gpt-0"], ["no card for 'gpt-0'", "o3-pro", "o3-mini"]),
+        (["models", "gpt-0"], ["no card for 'gpt-0'", "gpt-5"]),
         ([*RUN, "--tier", "tier_1"], ["OPENAI_API_KEY is not set", "--base-url"]),
         ([*RUN, *HERE, "-o", "no/such/o.jsonl"], ["no/such/o.jsonl", "no such file"]),
         (["run", "none.jsonl", *RUN[2:], *HERE], ["none.jsonl", "no such file"]),
+        (["run", "none.jsonl", *RUN[2:], "--tier", "tier_1"], ["none.jsonl", "no such file"]),
         ([*RUN, *HERE, "--ledger", "no/such.db"], ["no/such.db"]),
         (["estimate", "none.jsonl"], ["none.jsonl", "no such file"]),
         (["ledger", "report", "none.db"], ["none.db", "no such ledger"]),
@@ -165,111 +166,6 @@ def test_the_console_script_is_installed() -> None:
     ended = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=20)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("ratecard, version ")
-
-
-# -- models: what ../shared/seed/o3-pro-model-page.txt says ------------------------------------------------------------
-
-NOT_OFFERED = [
-    "v1/chat/completions",
-    "v1/realtime",
-    "v1/assistants",
-    "v1/fine-tuning",
-    "v1/embeddings",
-    "v1/images/generations",
-    "v1/images/edits",
-    "v1/audio/speech",
-    "v1/audio/transcriptions",
-    "v1/audio/translations",
-    "v1/moderations",
-    "v1/completions",
-]
-TIERS = {
-    "tier_1": {"rpm": 500, "tpm": 30_000, "batch_queue_tokens": 90_000},
-    "tier_2": {"rpm": 5_000, "tpm": 450_000, "batch_queue_tokens": 1_350_000},
-    "tier_3": {"rpm": 5_000, "tpm": 800_000, "batch_queue_tokens": 50_000_000},
-    "tier_4": {"rpm": 10_000, "tpm": 2_000_000, "batch_queue_tokens": 200_000_000},
-    "tier_5": {"rpm": 10_000, "tpm": 30_000_000, "batch_queue_tokens": 5_000_000_000},
-}
-
-
-def test_models_states_every_fact_of_the_model_page(ratecard: Callable[..., Any]) -> None:
-    """`models o3-pro --json` has each fact of the page: sizes, dates, every yes and no, prices, all six tiers."""
-    card = ratecard("models", "o3-pro", "--at", AT, "--json").document
-    assert card["model"] == "o3-pro"
-    assert card["description"] == "Version of o3 with more compute for better responses"
-    assert card["snapshots"] == ["o3-pro-2025-06-10"]
-    assert card["aliases"] == ["o3-pro"]
-    assert (card["context_window"], card["max_output_tokens"]) == (200_000, 100_000)
-    assert card["knowledge_cutoff"] == "2024-06-01"
-    assert card["reasoning_tokens"] is True
-    assert card["ratings"] == {"reasoning": "highest", "speed": "slowest"}
-    assert card["modalities"] == {
-        "text": {"input": True, "output": True},
-        "image": {"input": True, "output": False},
-        "audio": {"input": False, "output": False},
-    }
-    assert card["endpoints"] == {"v1/responses": True, "v1/batch": True, **dict.fromkeys(NOT_OFFERED, False)}
-    assert card["features"] == {
-        "streaming": False,
-        "function_calling": True,
-        "structured_outputs": True,
-        "fine_tuning": False,
-        "distillation": False,
-        "predicted_outputs": False,
-    }
-    rates = {tier: row["usd_per_mtok"] for tier, row in card["prices"].items()}
-    assert [Decimal(rates["standard"][kind]) for kind in ("input", "output")] == [20, 80]
-    assert [Decimal(rates["batch"][kind]) for kind in ("input", "output")] == [10, 40]
-    assert all(row["effective_from"] == "2025-06-10" for row in card["prices"].values())
-    limits = {name: {key: n for key, n in row.items() if type(n) is int} for name, row in card["limits"].items()}
-    assert limits == {**TIERS, "free": {}}
-    assert card["limits"]["free"]["supported"] is False
-    assert any("https://platform.openai.com/docs/models/o3-pro" in source for source in card["sources"])
-
-
-def test_models_tells_people_the_same(ratecard: Callable[..., Any]) -> None:
-    """The text of `models o3-pro` shows every one of those facts, and no tier or endpoint is left out."""
-    ended = ratecard("models", "o3-pro", "--at", AT)
-    assert (ended.code, ended.err) == (0, "")
-    numbers = [f"{name} {n:,}" for row in TIERS.values() for name, n in row.items()]
-    endpoints = [*NOT_OFFERED, "v1/responses", "v1/batch"]
-    features = [
-        "streaming",
-        "function_calling",
-        "structured_outputs",
-        "fine_tuning",
-        "distillation",
-        "predicted_outputs",
-    ]
-    other = ["o3-pro-2025-06-10", "200,000", "100,000", "2024-06-01", "highest", "slowest", "$20", "$80", "$10", "$40"]
-    other += ["not supported", "text", "image", "audio", "2026-12-11", "https://platform.openai.com/docs/models/o3-pro"]
-    assert [fact for fact in [*numbers, *endpoints, *features, *other, *TIERS] if fact not in ended.out] == []
-    free = next(line for line in ended.out.splitlines() if "limits free" in line)
-    assert "not supported" in free
-
-
-def test_models_prints_prices_to_their_last_digit(ratecard: Callable[..., Any]) -> None:
-    """A price with three decimals is not rounded to cents: cached input of o3 on priority costs $0.875 per 1M."""
-    rates = ratecard("models", "o3", "--at", AT, "--json").document["prices"]
-    assert {tier: Decimal(row["usd_per_mtok"]["input"]) for tier, row in rates.items()} == {
-        "standard": 2, "batch": 1, "flex": 1, "priority": Decimal("3.5"),
-    }  # fmt: skip
-    assert Decimal(rates["priority"]["usd_per_mtok"]["cached_input"]) == Decimal("0.875")
-    assert "0.875" in ratecard("models", "o3", "--at", AT).out
-
-
-def test_models_lists_all_and_reads_dates_and_snapshots(ratecard: Callable[..., Any]) -> None:
-    """Without a model every card is listed with its prices of that day; a snapshot's name finds its model's card."""
-    assert [card["model"] for card in ratecard("models", "--json").document] == ["o3-pro", "o3", "o3-mini"]
-    before, after = (ratecard("models", "--at", day).out.splitlines() for day in ("2025-06-09", "2025-06-10"))
-    assert "$10" in before[1]
-    assert "$40" in before[1]
-    assert "$2" in after[1]
-    assert "$8" in after[1]
-    assert ratecard("models", "o3-pro-2025-06-10", "--json").document["model"] == "o3-pro"
-    only = ratecard("models", "o3-pro", "--tier", "tier_2", "--json").document["limits"]
-    assert set(only) == {"tier_2"}
-    assert only["tier_2"]["tpm"] == 450_000
 
 
 # -- estimate, ledger, tables ------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pricing.ledger import Totals
+from pricing.peers import Comparison, Disagreement, Place
+from ratelimit.cli import tables
 from ratelimit.emulator import Emulator
 
 AT = "2026-08-01"
@@ -51,9 +54,9 @@ def fits(key: Key, pattern: Key) -> bool:
     )
 
 
-def check(heading: str, document: Any) -> None:
-    """Every key of the document is documented, and every documented key is in it."""
-    patterns, keys = documented(heading), list(real(document))
+def check(heading: str, *documents: Any) -> None:
+    """Every key of the documents is documented, and every documented key is in one of them."""
+    patterns, keys = documented(heading), [key for document in documents for key in real(document)]
     unknown = sorted({key for key in keys if not any(fits(key, pattern) for pattern in patterns)})
     assert unknown == [], f"{heading}: printed, and not documented"
     missing = [pattern for pattern in patterns if not any(fits(key, pattern) for key in keys)]
@@ -71,11 +74,11 @@ def test_estimate_s_keys_are_documented(ratecard: Callable[..., Any], job: Path)
     check("ratecard estimate", ratecard("estimate", str(job), "--at", AT, "--lines", "--json").document)
 
 
-@pytest.mark.parametrize("model", ["o3-pro", None])
-def test_models_keys_are_documented(model: str | None, ratecard: Callable[..., Any]) -> None:
-    """One card, which has every fact, and each of the list."""
-    document = ratecard("models", *([model] if model else []), "--at", AT, "--json").document
-    check("ratecard models", document if model else document[0])
+def test_models_keys_are_documented(ratecard: Callable[..., Any]) -> None:
+    """The cards of the list, which have every kind of fact between them; one alone is the same document."""
+    documents = ratecard("models", "--at", "2026-11-20", "--json").document
+    check("ratecard models", *({key: facts for key, facts in one.items() if facts != {}} for one in documents))
+    assert ratecard("models", "o3-pro", "--at", "2026-11-20", "--json").document == documents[0]
 
 
 def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> None:
@@ -89,6 +92,14 @@ def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., A
     assert document["stopped_by"] == "auth"
     check("ratecard run", document)
     check("ratecard ledger report", ratecard("ledger", "report", "out.jsonl.costs.db", "--json").document)
+
+
+def test_diff_s_keys_are_documented(ratecard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project with a price that is not ours."""
+    place = Place("o3", "standard", "input")
+    found = [Comparison("litellm", "0", 1, [Disagreement(place, None, Decimal(1))])]
+    monkeypatch.setattr(tables, "compare", lambda *_: found)
+    check("ratecard tables diff", ratecard("tables", "diff", "--json").document)
 
 
 def test_demo_s_keys_are_documented(spawn: Callable[..., Any]) -> None:

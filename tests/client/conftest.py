@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
 
 import pytest
 
 from ratelimit.emulator import Emulator
 
-DAY = date(2026, 9, 15)
-"""The day the tests live on: long enough before o3-pro's shutdown that nobody is warned."""
+from .replies import DAY
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ import json
 import warnings
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import httpx
 import httpx2
 import openai
 import pytest
@@ -22,8 +20,8 @@ import ratelimit
 from pricing.ledger import Ledger
 from ratelimit.emulator import Emulator
 
-DAY = date(2026, 9, 15)
-LIMITS = {"rpm": 100_000, "tpm": 100_000_000}
+from .replies import DAY, LIMITS, both
+
 USAGE = {"input_tokens": 1_000, "output_tokens": 500}
 REPLY = {"id": "resp_1", "object": "response", "status": "completed", "model": "o3-pro-2025-06-10", "usage": USAGE}
 EVENTS = (
@@ -31,8 +29,6 @@ EVENTS = (
     b'event: response.completed\ndata: {"type":"response.completed","response":%s}\n\n' % json.dumps(REPLY).encode()
 )
 COST = 1_000 * 20_000_000 + 500 * 80_000_000  # pico-dollars at $20 and $80 per 1M tokens
-
-both = pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
 
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {

@@ -7,11 +7,9 @@ import gc
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import httpx
 import httpx2
 import openai
 import pytest
@@ -22,25 +20,12 @@ from pricing.ledger import Entry, Ledger
 from ratelimit.context import CURRENT, CallContext
 from ratelimit.emulator import Emulator
 
-DAY = date(2026, 9, 15)
-LIMITS = {"rpm": 100_000, "tpm": 100_000_000}
+from .replies import DAY, LIMITS, RESPONSE, URL, both
+
 MESSAGES: Any = [{"role": "user", "content": "Say hello."}]
 USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500}
 CHAT = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "o3", "choices": []}
-RESPONSE = {
-    "id": "resp_1",
-    "object": "response",
-    "created_at": 1,
-    "status": "completed",
-    "model": "o3",
-    "output": [],
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
-    "tools": [],
-}
-URL = "https://api.openai.com/v1/responses"
 
-both = pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
 each_ledger = pytest.mark.parametrize("kept", ["memory", "sqlite"])
 
 

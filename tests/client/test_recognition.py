@@ -7,10 +7,9 @@ import json
 import warnings
 import zlib
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import httpx2
 import openai
 import pytest
@@ -19,25 +18,11 @@ import ratelimit
 from pricing import Usd
 from pricing.ledger import Ledger
 
-DAY = date(2026, 9, 15)
-LIMITS = {"rpm": 100_000, "tpm": 100_000_000}
-USAGE = {"input_tokens": 1_000, "output_tokens": 500}
-RESPONSE = {
-    "id": "resp_1",
-    "object": "response",
-    "created_at": 1,
-    "status": "completed",
-    "model": "o3",
-    "output": [],
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
-    "tools": [],
-    "usage": USAGE,
-}
-URL = "https://api.openai.com/v1/responses"
-STANDARD, FLEX, PRIORITY = (Usd((1_000 * a + 500 * b) * 10**5) for a, b in ((20, 80), (10, 40), (35, 140)))
+from .replies import DAY, LIMITS, RESPONSE, URL, both
 
-both = pytest.mark.parametrize("lib", [httpx, httpx2], ids=["httpx", "httpx2"])
+USAGE = {"input_tokens": 1_000, "output_tokens": 500}
+PRICED = {**RESPONSE, "usage": USAGE}
+STANDARD, FLEX, PRIORITY = (Usd((1_000 * a + 500 * b) * 10**5) for a, b in ((20, 80), (10, 40), (35, 140)))
 
 
 def wrapped(answer: Callable[[Any], Any], **settings: Any) -> openai.OpenAI:
@@ -50,7 +35,7 @@ def wrapped(answer: Callable[[Any], Any], **settings: Any) -> openai.OpenAI:
 
 
 def replying(**more: Any) -> Callable[[Any], Any]:
-    return lambda _: httpx2.Response(200, json={**RESPONSE, **more})
+    return lambda _: httpx2.Response(200, json={**PRICED, **more})
 
 
 # Bodies that name no model
@@ -121,20 +106,20 @@ def test_a_redirected_call_is_paced_and_priced_where_it_is_answered(lib: Any, st
     def answer(request: Any) -> Any:
         if request.url.host == "api.openai.com":
             return lib.Response(status, headers={"location": "https://eu.api.openai.com/v1/responses"})
-        return lib.Response(200, json=RESPONSE)
+        return lib.Response(200, json=PRICED)
 
     inner, body = lib.MockTransport(answer), {"model": "o3", "input": "x"}
     if colour == "sync":
         pacing = transports.RateLimitTransport(transports.CostTransport(inner, ledger=ledger, at=DAY), limiter=limiter)
         with lib.Client(transport=pacing, follow_redirects=True) as client:
-            assert client.post(URL, json=body).json() == RESPONSE
+            assert client.post(URL, json=body).json() == PRICED
     else:
 
         async def main() -> None:
             costing = transports.AsyncCostTransport(inner, ledger=ledger, at=DAY)
             pacing = transports.AsyncRateLimitTransport(costing, limiter=limiter)
             async with lib.AsyncClient(transport=pacing, follow_redirects=True) as client:
-                assert (await client.post(URL, json=body)).json() == RESPONSE
+                assert (await client.post(URL, json=body)).json() == PRICED
 
         asyncio.run(main())
     assert [(entry.state, entry.cost) for entry in ledger.entries()] == [("voided", None), ("posted", STANDARD)]
@@ -225,12 +210,12 @@ class Shelf:
 
     def __call__(self, request: Any) -> Any:
         if request.method == "POST" and request.url.path.endswith("/responses"):
-            return httpx2.Response(200, json={**RESPONSE, "status": "queued", "usage": None, **self.more})
+            return httpx2.Response(200, json={**PRICED, "status": "queued", "usage": None, **self.more})
         if self.status != 200:
             return httpx2.Response(self.status, json={"error": {"message": "not here"}})
         if request.method == "DELETE":
             return httpx2.Response(200, json={"id": "resp_1", "object": "response.deleted", "deleted": True})
-        return httpx2.Response(200, json={**RESPONSE, **self.more})
+        return httpx2.Response(200, json={**PRICED, **self.more})
 
 
 def test_a_poll_is_priced_at_the_day_of_the_call() -> None:
@@ -307,7 +292,7 @@ def test_a_deleted_response_ends_its_entry() -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "raw deflate"])
 def test_streams_are_recognised_in_any_spelling(lib: Any, kind: str, packed: bool) -> None:
     """A content type in mixed case is one, and deflate without its header is read as clients read it."""
-    plain = b'data: {"type":"response.completed","response":%s}\n\n' % json.dumps(RESPONSE).encode()
+    plain = b'data: {"type":"response.completed","response":%s}\n\n' % json.dumps(PRICED).encode()
     packer = zlib.compressobj(wbits=-15)
     headers = {"content-type": kind, **({"content-encoding": "deflate"} if packed else {})}
     raw = packer.compress(plain) + packer.flush() if packed else plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import ratelimit
 from pricing.ledger import Ledger
 from ratelimit.emulator import Emulator
 
-DAY = date(2026, 9, 15)
+from .replies import DAY
+
 LIMITS = {"rpm": 100_000, "tpm": 100_000_000}
 
 
@@ -73,7 +73,7 @@ def test_every_endpoint_is_paced_and_priced(server: Emulator) -> None:
         (entries[0].usage["output_tokens"] + entries[0].usage["reasoning_tokens"]) * 80
     )
     assert entries[0].cost.pico == total * 10**6
-    assert entries[4].cost is None  # no price row for the embedding model: unpriced, never $0
+    assert entries[4].cost.pico == entries[4].usage["input_tokens"] * 20_000
 
 
 def test_async_clients_likewise(server: Emulator) -> None:

@@ -230,8 +230,8 @@ def test_models_have_their_own_limits(emulate: Emulate, connect: Connect) -> Non
         client.responses.create(model="o3-2025-04-16", input="Say hello.")
     with pytest.raises(openai.NotFoundError, match="none for 'o3-mini'"):
         client.responses.create(model="o3-mini", input="Say hello.")
-    with pytest.raises(openai.NotFoundError, match="`gpt-4o` does not exist"):
-        client.chat.completions.create(model="gpt-4o", messages=HELLO)
+    with pytest.raises(openai.NotFoundError, match="`gpt-99` does not exist"):
+        client.chat.completions.create(model="gpt-99", messages=HELLO)
 
 
 def test_a_shorter_burst_can_be_enforced(emulate: Emulate, connect: Connect, clock: Any) -> None:

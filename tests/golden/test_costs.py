@@ -6,6 +6,7 @@ import calendar
 import gzip
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,35 @@ from pricing import Cost, Unpriced, Usage, Usd, cost
 from pricing.errors import ConfigError, UnpricedError
 
 DATA = Path(__file__).parent.parent / "data" / "cost_cases.json.gz"
+RECORDINGS = DATA.with_name("openai_http.jsonl.gz")
 
-EXCEPTIONS: dict[int, str] = {}
-"""Row id → why our table states no price for it, so that the answer must be Unpriced. No row needs it today."""
+NO_CARD = frozenset(
+    (
+        "gpt-4o-search-preview-2025-03-11", "gpt-4.5-preview-2025-02-27", "o1-mini", "o1-mini-2024-09-12", "gpt-4",
+        "gpt-4-0314", "gpt-4-0613", "gpt-4-32k", "gpt-4-32k-0314", "gpt-4-32k-0613", "gpt-4-1106-preview",
+        "gpt-4-turbo-2024-04-09", "gpt-35-turbo-0301", "gpt-35-turbo-0613", "gpt-35-turbo-16k-0613",
+        "gpt-3.5-turbo-1106", "gpt-3.5-turbo-instruct", "davinci-002", "codex-mini-latest", "gpt-5-codex",
+        "gpt-5.1-codex", "gpt-5.1-chat-latest", "gpt-4o-audio-preview", "gpt-4o-mini-audio-preview",
+    )
+)  # fmt: skip
+"""Models that the tables do not have, so that the answer must be Unpriced."""
+
+CUT_THAT_DAY = (23, 24, 25, 180, 192, 208, 242, 307, 334)
+"""Rows of gpt-5.6-sol that were calculated on 2026-08-21 with the prices of the day before: the cut is of that day."""
 
 
 @cache
 def cases() -> list[dict[str, Any]]:
     with gzip.open(DATA, "rt", encoding="utf-8") as file:
         rows: list[dict[str, Any]] = json.load(file)
-    return rows
+    return [row for row in rows if "disputed" not in row["tags"]]
 
 
 def day_of(as_of: str) -> date:
-    """ "2026-08-21" is that day; "2025-11" is the last day of that month."""
+    """ "2026-08-21" is that day; "2025-11" the last day of that month, and "2025" of that year."""
     if len(as_of) > 7:
         return date.fromisoformat(as_of)
-    year, month = map(int, as_of.split("-"))
+    year, month = int(as_of[:4]), int(as_of[5:] or 12)
     return date(year, month, calendar.monthrange(year, month)[1])
 
 
@@ -44,31 +57,52 @@ def by_hand(usage: dict[str, Any], usd_in: str, usd_cached: str, usd_out: str) -
 
 
 def test_all_rows_are_there() -> None:
-    """The file holds the seven rows for our models; a truncated file cannot pass."""
-    assert [row["id"] for row in cases()] == [92, 95, 117, 403, 457, 458, 496]
-    assert {row["model"] for row in cases()} == {"o3", "o3-pro", "o3-mini-2025-01-31"}
+    """The file holds 274 rows, three of them disputed; a truncated file cannot pass, nor one that is mostly refused."""
+    assert len(cases()) == 271
     assert all(row["source"] for row in cases())
+    assert sum(row["model"] in NO_CARD for row in cases()) == 32
+    assert [row["id"] for row in cases() if "expected_usd_2026_11" in row] == list(CUT_THAT_DAY)
 
 
 @pytest.mark.parametrize("row", cases(), ids=lambda row: f"{row['id']}-{row['model']}-{row['service_tier']}")
 def test_costs_equal_what_others_calculated(row: dict[str, Any]) -> None:
-    """On its day each row costs exactly what its source says, or is Unpriced for a reason listed here."""
-    answer = cost(row["usage"], model=row["model"], service_tier=row["service_tier"], at=day_of(row["as_of"]))
-    if row["id"] in EXCEPTIONS:
+    """On its day each row costs exactly what its source says, or is Unpriced for the reason listed here."""
+    day = day_of(row["as_of"])
+    if row["id"] in CUT_THAT_DAY:
+        after = cost(row["usage"], model=row["model"], at=date(2026, 11, 1)).total
+        assert after == Usd.parse(Decimal(row["expected_usd_2026_11"]))
+        assert after == cost(row["usage"], model=row["model"], at=day).total
+        day -= timedelta(days=1)
+    answer = cost(row["usage"], model=row["model"], service_tier=row["service_tier"], at=day)
+    if row["model"] in NO_CARD:
         assert isinstance(answer, Unpriced)
-    else:
-        assert answer.total == Usd.parse(row["expected_usd"])
-        assert isinstance(answer, Cost)
-        assert sum(answer.components.values(), Usd.ZERO) == answer.total
+        assert answer.reason == f"no price row for {row['model']!r}"
+        return
+    assert answer.total == Usd.parse(Decimal(row["expected_usd"]))
+    assert isinstance(answer, Cost)
+    assert sum(answer.components.values(), Usd.ZERO) == answer.total
 
 
 def test_the_month_of_a_row_has_one_price() -> None:
-    """Rows dated by month hold on its first day too: no price changed within it."""
+    """Rows dated by month hold on its first day too, where the model was there: no price changed within it."""
     for row in cases():
-        if len(row["as_of"]) == 7:
+        if len(row["as_of"]) == 7 and row["model"] not in NO_CARD | {"gpt-5.1"}:
             first = day_of(row["as_of"]).replace(day=1)
             answer = cost(row["usage"], model=row["model"], service_tier=row["service_tier"], at=first)
-            assert answer.total == Usd.parse(row["expected_usd"])
+            assert answer.total == Usd.parse(Decimal(row["expected_usd"]))
+
+
+def test_every_recorded_usage_is_read_to_its_totals() -> None:
+    """Every usage of the recordings, of every endpoint there is, is read, and its parts add up to what it states."""
+    with gzip.open(RECORDINGS, "rt", encoding="utf-8") as file:
+        stated = [usage for usage in (json.loads(line)["usage"] for line in file) if usage is not None]
+    assert len(stated) > 900
+    for one in stated:
+        usage = Usage.from_response(one)
+        assert usage is not None
+        assert usage.notes == ()
+        assert usage.total_input + usage.total_output == one["total_tokens"]
+        assert usage.total_input == one.get("prompt_tokens", one.get("input_tokens"))
 
 
 CHAT = {
@@ -114,7 +148,7 @@ def test_every_tier_has_its_own_price(model: str, service_tier: str | None, pric
 
 UNPRICED = {
     "unknown model": ({"model": "gpt-unknown"}, "no price row for 'gpt-unknown'"),
-    "o3-deep-research is no snapshot of o3": ({"model": "o3-deep-research"}, "no price row"),
+    "a fine-tuned model has a price of its own": ({"model": "ft:gpt-4o:acme::7p4lURel"}, "no price row"),
     "o3 batch publishes no cached price": ({"model": "o3", "batch": True}, "no price for cached input"),
     "o3-mini batch neither": ({"model": "o3-mini", "batch": True}, "no price for cached input"),
     "o3-pro has no priority": ({"model": "o3-pro", "service_tier": "priority"}, "no priority price row"),
@@ -152,8 +186,8 @@ def test_a_reply_without_usage_is_unpriced(usage: dict[str, Any] | None) -> None
     assert "usage" in answer.reason
 
 
-def test_cache_writes_have_no_price() -> None:
-    """Tokens written to a cache are in no row, so the call is unpriced."""
+def test_cache_writes_without_a_price_are_unpriced() -> None:
+    """Models that write no cache have no price for it, so such a usage is unpriced."""
     answer = cost(Usage(10, 0, 5, 1), model="o3")
     assert isinstance(answer, Unpriced)
     assert "cache writes" in answer.reason
@@ -225,3 +259,100 @@ def test_a_usage_prices_like_the_reply_it_came_from() -> None:
     assert any("clamped" in note for note in odd.notes)
     with pytest.raises(ConfigError, match="usage is a Usage"):
         cost(7, model="o3")  # type: ignore[arg-type]
+
+
+LONG = {"input_tokens": 272_001, "output_tokens": 1_000, "output_tokens_details": {"reasoning_tokens": 400}}
+
+
+@pytest.mark.parametrize(
+    ("model", "tier", "tokens", "expected"),
+    [
+        ("gpt-5.4", None, 272_000, 272_000 * 2_500_000 + 1_000 * 15_000_000),
+        ("gpt-5.4", None, 272_001, 272_001 * 5_000_000 + 1_000 * 22_500_000),
+        ("gpt-5.4", "batch", 272_001, 272_001 * 2_500_000 + 1_000 * 11_250_000),
+        ("gpt-5.4", "priority", 272_001, 272_001 * 5_000_000 + 1_000 * 22_500_000),
+        ("gpt-6-astra", "fast", 272_001, 272_001 * 40_000_000 + 1_000 * 150_000_000),
+        ("gpt-6-astra", "ultrafast", 272_001, 272_001 * 120_000_000 + 1_000 * 450_000_000),
+        ("gpt-6.2-sol", "window_8h", 272_001, 272_001 * 2_400_000 + 1_000 * 9_000_000),
+    ],
+)
+def test_a_long_request_has_its_prices_as_a_whole(model: str, tier: str | None, tokens: int, expected: int) -> None:
+    """Above 272,000 input tokens every token of the request has another price, in each tier its own."""
+    answer = cost({**LONG, "input_tokens": tokens}, model=model, service_tier=tier, at=date(2026, 11, 20), strict=True)
+    assert answer.total == Usd(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "tier"), [("gpt-5.5", "priority"), ("gpt-6.2-sol", "ultrafast"), ("gpt-6.2-astra", None)]
+)
+def test_a_long_price_that_nobody_states_is_unpriced(model: str, tier: str | None) -> None:
+    """Where only the short price is published, a long request is Unpriced, and a sum of short ones says so."""
+    answer = cost(LONG, model=model, service_tier=tier, at=date(2026, 11, 20))
+    assert isinstance(answer, Unpriced)
+    assert "more than 272,000 input tokens" in answer.reason
+    several = cost(Usage(272_001, requests=9), model=model, service_tier=tier, at=date(2026, 11, 20))
+    assert isinstance(several, Cost)
+    assert several.notes == ("9 requests, priced as if none had more than 272,000 input tokens",)
+
+
+@pytest.mark.parametrize(
+    ("call", "millionths"),
+    [
+        ({"usage": {"type": "duration", "seconds": 90}, "model": "whisper-1"}, "9000"),
+        ({"usage": {"type": "duration", "seconds": 60}, "model": "gpt-live-transcribe"}, "17000"),
+        ({"usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 45,
+                    "input_token_details": {"text_tokens": 0, "audio_tokens": 14}},
+          "model": "gpt-4o-transcribe"}, "534"),
+        ({"usage": Usage(100, output_audio_tokens=10, input_audio_tokens=5), "model": "gpt-audio"}, "1050"),
+        ({"usage": Usage(0, cached_input_audio_tokens=10, input_image_tokens=10), "model": "gpt-realtime-2"}, "54"),
+        ({"usage": Usage(100, cache_write_12h_tokens=10), "model": "gpt-6-sol"}, "250"),
+        ({"usage": Usage(100, input_image_tokens=10), "model": "gpt-4o"}, "275"),
+        ({"usage": Usage(0, output_rejected_prediction_tokens=10), "model": "gpt-4o"}, "100"),
+        ({"usage": Usage(0, web_search_calls=3, file_search_calls=2), "model": "o3"}, "35000"),
+        ({"usage": Usage(0, web_search_preview_calls=1), "model": "o3"}, "10000"),
+        ({"usage": Usage(0, code_interpreter_sessions=1, code_interpreter_sessions_64g=1), "model": "o3"}, "1950000"),
+        ({"usage": Usage(0, storage_byte_days=3 * 2**30), "model": "o3"}, "300000"),
+        ({"usage": Usage(5, **{"gpt-image-2/output_image_tokens": 100}), "model": "gpt-6-sol"}, "3010"),
+        ({"usage": Usage(1_000_000, requests=9), "model": "gpt-6-sol", "region": "eu"}, "2200000"),
+        ({"usage": Usage(1_000, web_search_calls=1), "model": "gpt-6-sol", "region": "us"}, "12200"),
+        ({"usage": Usage(1_000), "model": "o3", "region": "eu"}, "2000"),
+        ({"usage": Usage(1_000), "model": "gpt-6.2-sol", "completion_window": "2h"}, "1400"),
+        ({"usage": Usage(1_000), "model": "gpt-6.2-sol", "completion_window": "soonest"}, "2000"),
+        ({"usage": Usage(1_000), "model": "gpt-6.2-sol", "service_tier": "ultrafast"}, "6000"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_everything_that_is_billed_has_its_price(call: dict[str, Any], millionths: str) -> None:
+    """Minutes, audio, images, caches by time, predictions, tools, storage, other models' work, regions and windows."""
+    answer = cost(**call, at=date(2026, 11, 20), strict=True)
+    assert isinstance(answer, Cost)
+    assert answer.total == Usd.parse(Decimal(millionths) / 10**6)
+    assert sum(answer.components.values(), Usd.ZERO) == answer.total
+    assert answer.priced_by.keys() == answer.components.keys()
+    assert all(place.startswith("prices.yaml:") for place in answer.priced_by.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ({"usage": Usage(1, input_smell_tokens=1), "model": "o3"}, "no price for input smell tokens"),
+        ({"usage": Usage(1, input_audio_tokens=1), "model": "o3"}, "no price for input audio tokens"),
+        ({"usage": Usage(1, teleports=1), "model": "o3"}, "no price is known for teleports"),
+        ({"usage": Usage(1, **{"image_gen/output_tokens": 1}), "model": "o3"}, "no price row for 'image_gen'"),
+        ({"usage": Usage(1, cache_write_7d_tokens=1), "model": "gpt-6-sol"}, "no price for cache write 7d tokens"),
+        ({"usage": Usage(1), "model": "whisper-1"}, "no price for input tokens"),
+        ({"usage": Usage(1), "model": "gpt-audio", "region": "eu"}, "nobody says whether gpt-audio costs more"),
+        ({"usage": Usage(1), "model": "o3", "completion_window": "2h"}, "no window_2h price row"),
+        ({"usage": Usage(1, web_search_calls=1), "model": "o3", "at": date(2026, 7, 14)}, "web_search_calls"),
+        (
+            {"usage": Usage(1), "model": "gpt-5.6-sol", "at": date(2026, 11, 22)},
+            "the last known ends on 2026-11-21",
+        ),
+    ],
+    ids=str,
+)
+def test_a_kind_without_a_price_is_unpriced(call: dict[str, Any], reason: str) -> None:
+    """A kind of token, a tool, a window or a region without a price makes the call Unpriced, never less."""
+    answer = cost(**{"at": date(2026, 11, 20), **call})
+    assert isinstance(answer, Unpriced)
+    assert reason in answer.reason

@@ -144,10 +144,22 @@ def test_families_without_evidence_are_assumed(model: Any) -> None:
     assert (charged.tokens, charged.assumed) == (9 + 217, True)
 
 
-def test_an_endpoint_without_a_formula_takes_a_request() -> None:
-    """Where nothing is known about tokens, one request is charged, and that is marked as assumed."""
-    for endpoint in ("/v1/moderations", "/v1/audio/speech"):
-        assert demand({"input": "Hello!"}, endpoint=endpoint) == Demand(1, 0, assumed=True)
+def test_an_endpoint_without_a_formula_is_charged_its_text() -> None:
+    """Where no row says what is charged, a quarter of the bytes is, and the images asked for, marked as assumed."""
+    for endpoint in ("/v1/moderations", "moderations"):
+        assert demand({"input": "Hellö!"}, endpoint=endpoint) == Demand(1, 2, assumed=True)
+    parts = [{"type": "text", "text": "x" * 40}, {"type": "image_url", "image_url": {"url": "https://x"}}]
+    assert demand({"input": parts}, endpoint="/v1/moderations") == Demand(1, 10, assumed=True)
+    body = {"model": "gpt-image-1", "prompt": "x" * 40, "n": 3}
+    assert demand(body, endpoint="/v1/images/generations") == Demand(1, 10, 3, assumed=True)
+    assert demand({"input": "Hello!"}, endpoint="/v1/responses", at=date(2020, 1, 1)) == Demand(1, 2, assumed=True)
+
+
+def test_an_endpoint_that_nobody_knows_is_refused() -> None:
+    """A misspelt endpoint is no request without tokens: the error names it and those there are."""
+    for endpoint in ("/v1/response", "https://api.openai.com/v1/chat", ""):
+        with pytest.raises(ConfigError, match=r"unknown endpoint .*/v1/chat/completions, /v1/responses"):
+            demand({"model": "o3", "input": "Hello!"}, endpoint=endpoint)
 
 
 def test_token_arrays_are_charged_by_the_token() -> None:

@@ -11,7 +11,7 @@ import pricing.errors
 import ratelimit.errors
 from pricing.errors import LedgerError, OverBudget, RatecardError, TableError, UnpricedError
 from pricing.money import Usd
-from ratelimit.errors import ConfigError, NeverFits, NotOffered, QueueFull, QuotaSpent, WouldWait
+from ratelimit.errors import ConfigError, DeadlineExceeded, NeverFits, NotOffered, QueueFull, QuotaSpent, WouldWait
 
 ERRORS: list[RatecardError] = [
     RatecardError("root"),
@@ -22,6 +22,8 @@ ERRORS: list[RatecardError] = [
     LedgerError("costs.db cannot be read"),
     OverBudget("over", budget="25 USD/day", spent=Usd(1), held=Usd(2), estimate=Usd(3)),
     WouldWait(limit="tpm", retry_after_s=12.4, max_wait_s=5),
+    WouldWait(limit="concurrency", retry_after_s=None, max_wait_s=5),
+    DeadlineExceeded(limit="tpm", retry_after_s=12.4, left_s=5),
     NeverFits(limit="tpm", demand=30_001, capacity=30_000, model="o3"),
     NotOffered("o3 does not stream"),
     QueueFull(waiting=3, most=3),

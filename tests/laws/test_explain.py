@@ -115,8 +115,9 @@ def test_events_tell_the_whole_way_of_a_request() -> None:
         limiter.reserve(model="o3", tokens=6_000, max_wait=0.5)
     stop()
     limiter.reserve(model="o3", tokens=1)
-    assert [event.kind for event in events] == ["admitted", "settled", "queued", "admitted", "released"]
+    assert [event.kind for event in events] == ["admitted", "settled", "queued", "admitted", "released", "gave_up"]
     assert {event.lane for event in events} == {"o3"}
+    assert (events[-1].limit, events[-1].facts["waited_us"]) == ("tpm", 0)
     settled, queued, admitted = events[1:4]
     assert (settled.facts["booked_tokens"], settled.facts["tokens"]) == (6_000, 5_000)
     assert queued.limit == admitted.limit == "tpm"

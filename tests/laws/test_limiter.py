@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from datetime import date
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -16,21 +16,10 @@ import ratelimit
 from ratelimit.clock import LoopClock, MonotonicClock
 from ratelimit.headers import Refusal
 from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
 MODEL = "a-model-with-limits-of-its-own"
-
-
-class CountingStore(MemoryStore):
-    """A MemoryStore that counts how often it is asked."""
-
-    asked = 0
-
-    def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
-        self.asked += 1
-        return super().reserve(booking, ahead)
 
 
 def manual(limits: dict[str, int], **settings: object) -> tuple[ratelimit.Limiter, ManualClock]:
@@ -78,16 +67,16 @@ def test_the_store_is_asked_about_twice_per_admission_however_long_the_line() ->
     """No polling and no herd: with 2,000 tasks waiting, only the first one asks, and sleeps as long as it is told."""
 
     async def main() -> tuple[int, float]:
-        store = CountingStore(LoopClock(), initial_slack_us=0)
-        limiter = ratelimit.Limiter(limits={"rpm": 600}, store=store)
+        limiter = on_loop({"rpm": 600})
         loop = asyncio.get_running_loop()
         start = loop.time()
 
         async def ask() -> None:
             await limiter.areserve(model=MODEL)
 
-        await asyncio.gather(*(ask() for _ in range(2_600)))
-        return store.asked, loop.time() - start
+        with mock.patch.object(MemoryStore, "reserve", autospec=True, side_effect=MemoryStore.reserve) as reserve:
+            await asyncio.gather(*(ask() for _ in range(2_600)))
+        return reserve.call_count, loop.time() - start
 
     asked, took = run_virtual(main)
     assert asked <= 2 * 2_600 + 10
@@ -207,6 +196,39 @@ def test_limits_may_differ_by_model() -> None:
     assert limiter.gate("o3-pro") is limiter.gate("o3-pro-2025-06-10")
     with pytest.raises(ratelimit.ConfigError, match="none for 'o3'"):
         limiter.reserve(model="o3")
+
+
+@pytest.mark.parametrize("given", ["o3", "o3-2025-04-16"])
+@pytest.mark.parametrize("first", ["o3", "o3-2025-04-16"])
+def test_a_model_and_its_snapshot_mean_one_lane_whoever_asks_first(given: str, first: str) -> None:
+    """Limits and pools bind by the model, not by the name that they or the first request happened to use."""
+    limiter = ratelimit.Limiter(
+        limits={"rpm": 9, given: {"rpm": 2}}, pools={"family": {"tpm": 50, "models": [given]}}, clock=ManualClock()
+    )
+    limiter.reserve(model=first)
+    for name in ("o3-2025-04-16", "o3"):
+        assert limiter.gate(name) is limiter.gate(first)
+        assert {limit.name: limit.capacity for limit in limiter.limits(name)} == {"rpm": 2, "family-tpm": 50}
+    same = {"o3": {"rpm": 2}, "o3-2025-04-16": {"rpm": 2}}
+    assert [limit.capacity for limit in ratelimit.Limiter(limits=same).limits("o3")] == [2]
+
+
+def test_a_pool_for_a_model_that_nobody_can_ask_for_is_told() -> None:
+    """A name without limits of its own is a misspelling as a rule: one warning says so; a model of any name that has
+    limits is nobody's business, and pools alone are limits enough."""
+    pools = {"family": {"tpm": 7, "models": ["o3", "o3-por"]}}
+    for known in ({"tier": "tier_1"}, {"limits": {"o3": {"rpm": 5}}}):
+        with pytest.warns(
+            ratelimit.RatecardWarning, match="pool family: no limits are known for o3-por, so no request"
+        ):
+            ratelimit.Limiter(**known, pools=pools, at=date(2026, 9, 15))
+    ratelimit.Limiter(limits={"rpm": 5}, pools=pools)
+    limiter = ratelimit.Limiter(limits={"o3": {"rpm": 5}, "o3-por": {"rpm": 5}}, pools=pools)
+    assert [limit.name for limit in limiter.limits("o3-por")] == ["rpm", "family-tpm"]
+    limiter = ratelimit.Limiter(pools=pools)
+    assert [limit.name for limit in limiter.limits("o3-por")] == ["family-tpm"]
+    with pytest.raises(ratelimit.ConfigError, match="no limits are known for o3-mini"):
+        limiter.reserve(model="o3-mini")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 
 import ratelimit
 from ratelimit import line as line_module
+from ratelimit import order
 from ratelimit.clock import LoopClock
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import run_virtual
@@ -220,7 +221,7 @@ def test_a_child_of_fork_stands_in_no_line_and_holds_no_slot() -> None:
 def test_ten_thousand_cancelled_waiters_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """In random order: all inner lists are empty, and each cost a constant share of moving entries and waking."""
     moved = woken = 0
-    heapify, wake = line_module.heapify, TaskTicket.wake
+    heapify, wake = order.heapify, TaskTicket.wake
 
     def counting_heapify(entries: list[Any]) -> None:
         nonlocal moved
@@ -232,7 +233,7 @@ def test_ten_thousand_cancelled_waiters_leave_nothing_behind(monkeypatch: pytest
         woken += 1
         wake(self)
 
-    monkeypatch.setattr(line_module, "heapify", counting_heapify)
+    monkeypatch.setattr(order, "heapify", counting_heapify)
     monkeypatch.setattr(TaskTicket, "wake", counting_wake)
 
     async def main() -> None:

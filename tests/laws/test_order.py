@@ -317,3 +317,49 @@ def test_max_wait_is_kept_among_classes_and_lanes(plan: list[tuple[int, str, int
         assert not counter.limiter.gate(MODEL).line
 
     run_virtual(main)
+
+
+def in_windows(plan: list[tuple[float, str, int]]) -> dict[int, float]:
+    """When each of these (instant, class, tokens) is admitted, 600 tokens a minute counted per window."""
+
+    async def main() -> dict[int, float]:
+        window = ratelimit.Limit("tpm", "tokens", 600, window=True)
+        counter = Counter(limits={"tpm": window}, priorities={"a": 1, "b": 1})
+        loop = asyncio.get_running_loop()
+        start, times = loop.time(), {}
+
+        async def ask(number: int, at: float, priority: str, tokens: int) -> None:
+            await asyncio.sleep(at)
+            await counter.ask(priority, tokens)
+            times[number] = round(loop.time() - start, 3)
+
+        await asyncio.gather(*(ask(number, *one) for number, one in enumerate(plan)))
+        return times
+
+    return run_virtual(main)
+
+
+def test_small_requests_use_room_of_a_window_that_the_first_cannot() -> None:
+    """While a large request waits for a window to be left, later ones of its class go into the rest of it, in order."""
+    times = in_windows([(0, "a", 450), (10, "a", 300), (11, "a", 150), (12, "a", 60), (13, "a", 200), (14, "a", 90)])
+    assert times == {0: 0.0, 1: 60.0, 2: 11.0, 3: 60.0, 4: 71.0, 5: 120.0}
+    times = in_windows([(0, "a", 450), (10, "a", 300), (11, "a", 200), (12, "a", 100), (13, "a", 60), (14, "a", 50)])
+    # The first is not delayed. The second is, by what went before it: it is protected from when it is first.
+    assert times == {0: 0.0, 1: 60.0, 2: 72.0, 3: 12.0, 4: 74.0, 5: 14.0}
+
+
+def test_room_that_the_first_will_need_is_left_alone() -> None:
+    """What fits now goes first only if the first is admitted at the same instant all the same."""
+    times = in_windows([(0, "a", 300), (10, "a", 200), (20, "a", 400), (21, "a", 100)])
+    assert times == {0: 0.0, 1: 10.0, 2: 60.0, 3: 70.0}
+    times = in_windows([(0, "a", 300), (10, "a", 200), (20, "a", 350), (21, "a", 100), (22, "a", 50)])
+    assert times == {0: 0.0, 1: 10.0, 2: 60.0, 3: 70.0, 4: 22.0}
+
+
+def test_only_the_class_whose_turn_it_is_uses_such_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another class keeps to its share, and nobody is passed by more than the next few."""
+    plan = [(0, "a", 500), (10, "a", 300), (11, "b", 100), (12, "a", 100)]
+    assert in_windows(plan) == {0: 0.0, 1: 60.0, 2: 60.0, 3: 12.0}
+    monkeypatch.setattr("ratelimit.order.LOOK_BEHIND", 1)
+    plan = [(0, "a", 500), (10, "a", 300), (11, "a", 200), (12, "a", 100)]
+    assert in_windows(plan) == {0: 0.0, 1: 60.0, 2: 60.0, 3: 60.0}

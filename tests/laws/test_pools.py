@@ -229,6 +229,26 @@ def test_a_wait_that_depends_on_others_is_no_reason_to_refuse() -> None:
     assert run_virtual(main) == pytest.approx(1.0, abs=0.001)
 
 
+def test_free_slots_are_not_what_a_request_waits_for() -> None:
+    """Whoever waits behind another's claim to a pool is refused for the pool, not for slots of which most are free."""
+
+    async def main() -> str:
+        limits: dict[str, Any] = {"m": {"concurrency": 1}, "n": {"concurrency": 30}}
+        limiter = on_loop(limits=limits, pools={"both": {"tpm": 6_000}})
+        held = await limiter.areserve(model="m", tokens=2_000)
+        ahead = asyncio.create_task(timed(limiter, "m", 4_000))
+        await asyncio.sleep(0)
+        with pytest.raises(ratelimit.WouldWait) as no:
+            await timed(limiter, "n", 500, max_wait=3)  # there is room for it, and it is another's
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+        held.end()
+        assert "max_wait (3 s) is over" in str(no.value)
+        return no.value.limit
+
+    assert run_virtual(main) == "both-tpm"
+
+
 def test_long_requests_pass_their_own_pool_and_those_of_everybody() -> None:
     """Above the threshold a request takes from the long pool, not from the model's limits; what all pass counts it."""
     limiter = ratelimit.Limiter(

@@ -24,6 +24,13 @@ def call(endpoint: str = RESPONSES, **body: Any) -> Call:
     return Call(endpoint, {"model": "o3-pro", "input": "Hello!", **body})
 
 
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+def chat(model: str, **body: Any) -> Call:
+    return Call(CHAT, {"model": model, "messages": [{"role": "user", "content": "Hello!"}], **body})
+
+
 def passes(request: Call, day: date = DAY) -> bool:
     """Nothing is raised and nothing warned."""
     with warnings.catch_warnings():
@@ -46,6 +53,11 @@ NOES = {
     "too long an input": (call(input=LONG), DAY, r"at least 210,\d\d\d tokens and the context window .* 200,000"),
     "shut down": (call(), LAST, r"o3-pro was shut down on 2026-12-11"),
     "shut down long ago": (call(model="o3-pro-2025-06-10"), date(2030, 1, 1), r"was shut down on 2026-12-11"),
+    "too much for the input": (call(model="gpt-5", input=LONG * 2), DAY, r"the largest input of gpt-5 is 272,000"),
+    "an effort": (call(model="gpt-6-astra", reasoning={"effort": "none"}), DAY, r"the reasoning effort 'none'"),
+    "tools on Chat": (chat("gpt-6.1-sol", tools=[FUNCTION]), DAY, r"gpt-6.1-sol calls no tools on v1/chat"),
+    "tools on Chat with effort": (chat("gpt-6-sol", tools=[FUNCTION]), DAY, r"only with reasoning_effort='none'"),
+    "a fine-tuned model": (call(model="ft:gpt-4o-mini:acme::1"), date(2027, 1, 14), r"gpt-4o-mini was shut down on"),
     "o3": (call(model="o3"), LAST, r"o3 was shut down on 2026-12-11"),
     "o3-mini": (call(model="o3-mini"), date(2026, 10, 23), r"o3-mini was shut down on 2026-10-23"),
     "o3-mini snapshot": (call(model="o3-mini-2025-01-31"), date(2026, 11, 24), r"o3-mini was shut down on 2026-10-23"),
@@ -96,6 +108,14 @@ def test_preflight_can_be_switched_off(no: str) -> None:
         call(model="o3-mini", stream=True),
         Call(CHAT, {"model": "o3", "messages": [{"role": "user", "content": "Hello!"}]}),
         Call("/v1/images/variations", {"model": "o3-pro"}),
+        chat("o1"),
+        chat("o4-mini", tools=[FUNCTION], stream=True),
+        chat("gpt-6-rosalind", tools=[FUNCTION]),
+        chat("gpt-6-sol", tools=[FUNCTION], reasoning_effort="none"),
+        chat("gpt-6-astra", reasoning_effort="low"),
+        call(model="gpt-6-astra", tools=[FUNCTION], reasoning={"effort": "max"}),
+        call("/v1/audio/transcriptions", model="whisper-1"),
+        call("/v1/embeddings", model="text-embedding-3-small", input=[LONG[:300_000]] * 4),
     ],
     ids=lambda request_: f"{request_.model} {request_.endpoint} {sorted(request_.body)}",
 )
@@ -104,7 +124,7 @@ def test_what_the_card_does_not_rule_out_passes(request_: Call) -> None:
     assert passes(request_)
 
 
-@pytest.mark.parametrize("model", ["gpt-99", "gpt-4o", "o3-pro-max", "", None, 5])
+@pytest.mark.parametrize("model", ["gpt-99", "o3-pro-max", "ft:o9:acme::1", "", None, 5])
 def test_unknown_models_pass(model: Any) -> None:
     """About a model without a card there is nothing to say, whatever the request."""
     assert passes(call(CHAT, model=model, stream=True, max_tokens=10**9), date(2030, 1, 1))

@@ -26,7 +26,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"limits": {"rpx": 5}}, "rpx"),
     ({"limits": {5: 5}}, "5"),
     ({"limits": {"rpm": {"tpm": {}}}}, "tpm"),
-    ({"limits": {"tpm": 5, "second": Limit("tpm", "tokens", 1)}}, "two limits are named tpm"),
+    ({"limits": {"tpm": 5, "second": Limit("tpm", "tokens", 1)}}, "'second' holds a Limit that is named tpm"),
+    ({"limits": {"rpm": Limit("tpm", "tokens", 1)}}, "'rpm' holds a Limit that is named tpm"),
+    ({"limits": {"o3": {"rpm": Limit("tpm", "tokens", 1)}}}, "limits of o3: 'rpm' holds a Limit that is named tpm"),
+    (
+        {"limits": {"o3": {"rpm": 5}, "o3-2025-04-16": {"rpm": 6}}},
+        "o3 is the same model .o3. and is given other limits",
+    ),
+    ({"limits": {"o3-2025-04-16": {"rpm": 5}, "o3": {"tpm": 5}}}, "o3-2025-04-16 is the same model .o3."),
+    *(({"limits": {name: {"rpm": 5}}}, "a model has a name") for name in (5, "", None)),
     *(({"pools": {"org": {"tpm": value}}}, "tpm") for value in NO_COUNTS),
     *(({"pools": value}, "pools") for value in ({}, [], 5, "org")),
     *(({"pools": {"org": value}}, "org") for value in ({}, 5, "tpm", None, {"tpx": 5}, {"models": ["o3"]})),
@@ -37,7 +45,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         for value in (-1, 1.5, True, "5", math.inf, math.nan)
     ),
     ({"pools": {"org": {"tpm": 5, "above": 5}}}, "above"),
-    ({"pools": {"org": {"tpm": 5, "second": Limit("tpm", "tokens", 1)}}}, "two limits are named tpm"),
+    ({"pools": {"org": {"tpm": 5, "second": Limit("tpm", "tokens", 1)}}}, "'second' holds a Limit that is named tpm"),
+    *(
+        (
+            {"pools": {name: {"tpm": 9, "models": [model], "above": 7} for name, model in (("a", "o3"), ("b", other))}},
+            "pools a and b are both for requests of o3 above 7 input tokens",
+        )
+        for other in ("o3", "o3-2025-04-16")
+    ),
     *(({"priorities": value}, "priorities") for value in ({}, [], 5, "high", {5: 1}, {"": 1})),
     *(({"priorities": {"batch": value}}, "batch") for value in (*NO_COUNTS, {}, [], {"wait": 1}, {"weight": 0})),
     *(({"priorities": {"batch": {"weight": 1, "leave": value}}}, "batch.*leave") for value in NO_SHARES),

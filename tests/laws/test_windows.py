@@ -142,6 +142,83 @@ def test_a_reply_shortens_the_margin_and_overruns_no_window(
     assert steps(came, limit.burst_us, most, edge_us)
 
 
+@given(
+    windows,
+    st.booleans(),
+    st.lists(
+        st.tuples(st.sampled_from([0, 0, 1, 5_000, 300_000]), st.floats(0, 1), st.floats(0, 1), st.booleans()),
+        min_size=2,
+        max_size=40,
+    ),
+    st.integers(0, MINUTE_US),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_window_left_at_the_edge_that_a_reply_told_is_never_overrun(
+    limit: Limit, sliding: bool, requests: list[tuple[int, float, float, bool]], edge_us: int
+) -> None:
+    """Where replies tell when the server is back in its initial state, room is used from then on, and no more of it."""
+    clock = ManualClock()
+    store = MemoryStore(clock, initial_slack_us=40_000)
+    lane = lane_of([limit])
+    came: list[tuple[int, int]] = []
+    for pause_us, share, late, answered in requests:
+        clock.advance(pause_us)
+        booking = Booking(lane, charges_of(lane, [int(share * limit.largest)]))
+        while (wait_us := store.reserve(booking)) is not None:
+            clock.advance(wait_us)
+        arrived_us = clock.now_us() + int(late * store.slack_us(lane.keys[0]))
+        came.append((arrived_us, int(share * limit.largest)))
+        if answered:
+            window_us = limit.burst_us
+            clear_us = (
+                arrived_us + window_us if sliding else arrived_us + window_us - (arrived_us - edge_us) % window_us
+            )
+            clock.advance(max(0, arrived_us - clock.now_us()))
+            store.clears(booking, 0, clear_us - clock.now_us())
+    most = Fraction(limit.capacity * limit.burst_us, limit.period_us)
+    assert (slides if sliding else steps)(sorted(came), limit.burst_us, most, *([] if sliding else [edge_us]))
+
+
+def test_an_edge_frees_a_whole_window() -> None:
+    """A window that was filled just before the server's edge is free at it, and not a window later."""
+    limit = Limit("w", "requests", 60, MINUTE_US, 1_000_000, True)
+    clock = ManualClock()
+    store = MemoryStore(clock, initial_slack_us=50_000)
+    lane = lane_of([limit])
+    booking = ask(store, lane, charges_of(lane, [1]))
+    assert isinstance(booking, Booking)
+    store.clears(booking, 0, 200_000)
+    assert ask(store, lane, charges_of(lane, [1])) == 200_000
+    clock.advance(200_000)
+    assert isinstance(ask(store, lane, charges_of(lane, [1])), Booking)
+
+
+@given(traffic(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=200)
+def test_room_that_a_waiting_request_cannot_use_is_told_and_is_none_of_its_own(
+    case: tuple[list[Limit], int, list[tuple[int, list[int], float, bool]]], shares: list[tuple[float, float, float]]
+) -> None:
+    """What `room_us` offers can be charged at once, and whoever waits is admitted not a microsecond later for it."""
+    limits, slack_us, requests = case
+    lane = lane_of([limit for limit in limits if limit.unit != "concurrent"])
+    clock = ManualClock()
+    store = MemoryStore(clock, initial_slack_us=slack_us)
+    for pause_us, amounts, _, _ in requests:
+        clock.advance(pause_us)
+        first = Booking(lane, charges_of(lane, amounts))
+        wait_us = store.reserve(first)
+        if wait_us is None:
+            continue
+        for share in shares:
+            room = store.room_us(first, wait_us)
+            small = Booking(lane, [int(max(0, us) * part) for us, part in zip(room, share, strict=False)])
+            assert store.reserve(small, (first,)) is None
+        clock.advance(wait_us - 1)
+        assert store.reserve(first) == 1
+        clock.advance(1)
+        assert store.reserve(first) is None
+
+
 def test_a_bucket_that_turns_out_to_be_a_window_is_not_closed_for_its_backlog() -> None:
     """A full minute of backlog, told by a refusal, is one full window once the server is known to count per second."""
     bucket, window = Limit("l", "requests", 60), Limit("l", "requests", 60, MINUTE_US, 1_000_000, True)

@@ -93,8 +93,9 @@ def test_a_spent_quota_stops_the_job_at_once(
 def test_a_reply_that_cannot_be_read_costs_one_line_and_is_told(
     desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
-    """Status 200 with garbage: one error result that says so, not sent again (it was billed), kept as an estimate."""
-    server = serve(faults="garbage_json:first=1")
+    """Status 200 with garbage: an error result that says so, not sent again (it was billed), kept as an estimate; two
+    of them are told in the same words, wherever their JSON breaks off."""
+    server = serve(faults="garbage_json:first=2")
     desk.write(request_line(number) for number in range(4))
     ended = desk.run(server, "--concurrency", "1", "--json")
     assert ended.code == 1
@@ -104,8 +105,10 @@ def test_a_reply_that_cannot_be_read_costs_one_line_and_is_told(
     assert failed["custom_id"] == "line-0"
     error = failed["error"] or failed["response"]["body"]["error"]
     assert "JSON" in error["message"], error
-    assert desk.states() == {"posted": 3, "expired": 1}
+    assert desk.states() == {"posted": 2, "expired": 2}
     assert ended.report["cost"]["expired_estimate"] != "0"
+    (words,) = ended.report["failures"]["unreadable_reply"]["messages"]
+    assert words == {"message": "HTTP 200, and the reply is not JSON", "count": 2}
 
 
 def test_a_reply_without_usage_is_kept_and_estimated(

@@ -6,6 +6,7 @@ The witness is the server, which keeps every body it is sent; kills happen at in
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
@@ -304,6 +305,53 @@ def test_a_bare_line_that_has_changed_is_a_new_line(desk: Any, serve: Callable[.
     desk.write([{"model": "o3-pro", "input": "one", "user": "a"}, {"model": "o3-pro", "input": "three", "user": "b"}])
     assert desk.run(server, "--resume").code == 0
     assert [body["input"] for body in server.witness.bodies][2:] == ["three"]
+
+
+def test_another_job_s_output_is_not_gone_on_with(
+    desk: Any, idle: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """An output that shares no custom_id with the job is refused, failed lines included, and stays as it was."""
+    desk.write([{**request_line(number), "custom_id": f"other-{number}"} for number in range(2)])
+    server = serve(faults="garbage_json:after=1")
+    assert desk.run(server).code == 1  # one line of it failed
+    before = desk.output.read_bytes()
+    desk.write(request_line(number) for number in range(3))
+    ended = desk.run(idle, "--resume")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "out.jsonl has the results of another job: none of its 2 custom_ids is in" in ended.err
+    assert desk.output.read_bytes() == before
+    assert sorted(path.name for path in desk.folder.iterdir()) == ["job.jsonl", "out.jsonl", "out.jsonl.costs.db"]
+    assert idle.sent() == []
+
+
+def test_the_result_of_another_request_of_that_name_is_not_taken_for_this_one_s(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """A changed body under an old custom_id is refused by name and line; another layout of the same JSON is none."""
+    server = serve()
+    desk.write([request_line(0), request_line(1)])
+    assert desk.run(server).code == 0
+    desk.write([request_line(0), request_line(1, words=21)])
+    ended = desk.run(server, "--resume")
+    assert ended.code == 1
+    assert "another request named 'line-1' than line 2 of" in ended.err
+    body = request_line(1)["body"]
+    laid_out = {**request_line(1), "body": dict(reversed(body.items()))}
+    desk.write([request_line(0), json.dumps(laid_out, separators=(" ,", ": ")), request_line(2)])
+    assert desk.run(server, "--resume").code == 0
+    assert server.sent() == ["line-0", "line-1", "line-2"]
+
+
+def test_an_output_of_the_batch_api_is_gone_on_with(
+    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """Lines that carry no fingerprint of ours are known by their custom_ids alone."""
+    line = {"id": "batch_req_6a", "custom_id": "line-0", "response": {"status_code": 200, "body": {}}, "error": None}
+    desk.output.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    desk.write([request_line(0), request_line(1)])
+    server = serve()
+    assert desk.run(server, "--resume").code == 0
+    assert server.sent() == ["line-1"]
 
 
 def test_a_background_response_that_the_server_lost_is_asked_for_again(

@@ -3,7 +3,8 @@
 It never asks the product anything while the world runs. What it holds against it:
 
 - a request ends once, for a named reason, and none is admitted after its max_wait;
-- first come, first served among those of one class who want of the same limits;
+- first come, first served among those of one class who want of the same limits; where they are counted per window,
+  one of the next few may go before the first if that does not delay it;
 - nobody waits while everything it wants has room (up to the margin for jitter), and nobody waits longer than its share;
 - no more in the air than there are slots; NeverFits exactly where no waiting would help;
 - the server refuses nothing where the delays are within the margin, and little where they are not (`judge.py`).
@@ -18,6 +19,8 @@ from .meters import Entry
 from .server import No, Server, meter_of
 from .world import Ask, World
 
+MOST_PASSED = 64
+"""So many in front of somebody may be passed by him into room that the first cannot use."""
 LATE_US = 10
 """The loop may wake somebody some µs late."""
 
@@ -32,6 +35,7 @@ class Life:
         "by_us",
         "entries",
         "file",
+        "foreseen_us",
         "not_before_us",
         "outcome",
         "sent",
@@ -44,6 +48,7 @@ class Life:
         self.outcome = ""
         self.asked_us = self.admitted_us = 0
         self.by_us: int | None = None
+        self.foreseen_us: int | None = None  # when it was going to be admitted, before somebody passed it
         self.entries: list[tuple[str, int, Entry]] = []  # key, unit, what it took
         self.file: tuple[Any, ...] = ()
         self.sent = self.not_before_us = 0
@@ -107,10 +112,14 @@ class Auditor:
             self._say(now_us, f"#{ask.number} asks although it has ended as {life.outcome}")
         self._nobody_waits_in_vain(group, now_us)
         life.asked_us = now_us
+        life.foreseen_us = None
         life.state = "waiting"
         mask = tuple(bool(self.amounts(ask)[rule.unit]) for rule in self.world.rules[ask.model])
         life.file = (ask.model, ask.priority or self.world.usual, mask)
         self._files[group][life.file].append(life)
+        if not self._foresees(group):
+            for one in self.lives:
+                one.foreseen_us = None
         self._changed_us[group] = now_us
         if self._bounded:
             life.by_us = now_us + self._longest_us(group, life)
@@ -133,9 +142,15 @@ class Auditor:
         waited_us = now_us - life.asked_us
         if ask.max_wait_us is not None and waited_us > ask.max_wait_us + LATE_US + self.stepped_us:
             self._say(now_us, f"#{ask.number} is admitted after {waited_us} µs; its max_wait is {ask.max_wait_us}")
-        if self.strict and self._files[group][life.file][0] is not life:
-            first = self._files[group][life.file][0].ask.number
-            self._say(now_us, f"#{ask.number} is admitted before #{first}, which asked earlier in the same class")
+        first = self._files[group][life.file][0]
+        if life.foreseen_us is not None and now_us > life.foreseen_us:
+            self._say(now_us, f"#{ask.number} is admitted {now_us - life.foreseen_us} µs later for those who passed it")
+        if self.strict and first is not life:
+            place = self._files[group][life.file].index(life)
+            if self._foresees(group) and first.foreseen_us is None:
+                first.foreseen_us = self._earliest_us(first, now_us) + self._charges + LATE_US + self.rounding_us
+            if place > MOST_PASSED or all(rule.style in ("refill", "slots") for rule in world.rules[ask.model]):
+                self._say(now_us, f"#{ask.number} is admitted before #{first.ask.number}, which asked earlier")
         if life.by_us is not None and now_us > life.by_us:
             self._say(now_us, f"#{ask.number} of {life.file[1]} waited {waited_us} µs, {now_us - life.by_us} too long")
         self._left(life, group, now_us, "admitted")
@@ -266,6 +281,12 @@ class Auditor:
         return max(
             -(-amounts[rule.unit] * rule.period_us // self.world.ours(rule)) for rule in self.world.rules[ask.model]
         )
+
+    def _foresees(self, group: str) -> bool:
+        """Say whether the first in line can be foreseen: nobody of another kind may come before it."""
+        slots = any(rule.style == "slots" for rules in self.world.rules.values() for rule in rules)
+        kinds = sum(map(bool, self._files[group].values()))
+        return self.clean and not self.world.steps and not slots and kinds == 1
 
     def _group(self, ask: Ask) -> str:
         return self._group_of(ask.model)

@@ -23,6 +23,9 @@ class Meter(Protocol):
     def used(self, at_us: int) -> int:
         """Read how much of the limit is out of reach, in units: the limit less what would be let in now."""
 
+    def reset_us(self, at_us: int) -> int:
+        """Say how long it takes until nothing that was taken counts any more."""
+
     def take(self, amount: int, at_us: int) -> Entry:
         """Take it, whether it fits or not."""
 
@@ -56,6 +59,10 @@ class Refill:
         """Read how much of the limit is out of reach, in units: the limit less what would be let in now."""
         self._now(at_us)
         return self.capacity - (self.capacity * self.span_us - self.debt) // self.period_us
+
+    def reset_us(self, at_us: int) -> int:
+        self._now(at_us)
+        return self.debt // self.capacity
 
     def fits(self, amount: int, at_us: int) -> bool:
         self._now(at_us)
@@ -104,6 +111,9 @@ class Sliding:
         """Read how much of the limit is out of reach, in units: the limit less what the window would let in."""
         return self.capacity - self.most + self._sum(at_us, self.span_us)
 
+    def reset_us(self, at_us: int) -> int:
+        return max(0, self._entries[-1][0] + self.span_us - at_us) if self._entries else 0
+
     def fits(self, amount: int, at_us: int) -> bool:
         return self._sum(at_us, self.span_us) + amount <= self.most
 
@@ -147,6 +157,9 @@ class Fixed(Sliding):
     def _sum(self, at_us: int, span_us: int) -> int:
         edge_us = at_us - (at_us + self._phase_us) % span_us
         return sum(amount for then_us, amount in self._entries if then_us >= edge_us)
+
+    def reset_us(self, at_us: int) -> int:
+        return self.span_us - (at_us + self._phase_us) % self.span_us
 
     def earliest_us(self, amount: int, at_us: int, margin_us: int, leave_ppm: int) -> int:
         return at_us + self.span_us - (at_us + self._phase_us) % self.span_us

@@ -93,11 +93,12 @@ class Server:
         for rule in self.rules[model]:
             book = self.books[rule.key]
             what = ("requests", "tokens", "input-images")[rule.unit]
-            if isinstance(book, Refill) and rule.span_us == rule.period_us and f"x-ratelimit-limit-{what}" not in found:
+            whole = not isinstance(book, Refill) or rule.span_us == rule.period_us
+            if whole and f"x-ratelimit-limit-{what}" not in found:
                 limit = self.limits[rule.key]
                 found[f"x-ratelimit-limit-{what}"] = str(limit)
                 found[f"x-ratelimit-remaining-{what}"] = str(max(0, limit - book.used(at_us)))
-                found[f"x-ratelimit-reset-{what}"] = duration(book.debt // book.capacity)
+                found[f"x-ratelimit-reset-{what}"] = duration(book.reset_us(at_us))
         return found
 
 

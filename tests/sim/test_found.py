@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from ratelimit import Limiter
 from ratelimit.cells import Window
+from ratelimit.clock import LoopClock
 from ratelimit.headers import Refusal, observations, rate_limits
 from ratelimit.limit import MINUTE_US, Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock, ask
+from ratelimit.testing import ManualClock, ask, run_virtual
 
 
 def test_headroom_takes_slots_and_does_not_halve_them() -> None:
@@ -91,3 +96,31 @@ def test_a_limit_that_was_lowered_is_waited_for_as_long_as_told() -> None:
     refusal = Refusal("rate", limit_name="tpm", limit=1_000, used=3_000, requested=100, retry_after_us=126_000_000)
     limiter.feedback.refused(limiter.gate("m"), refusal, None)
     assert limiter.reserve(model="m", tokens=100).waited_us >= 126_000_000
+
+
+def test_whoever_stood_back_for_a_first_looks_again_when_another_is_first() -> None:
+    """The first of one lane stands back for a costly first of another; when a cheaper class comes to stand before that
+    one, nothing holds it back any more, and it goes at once instead of sleeping on (seed 300274)."""
+
+    async def main() -> float:
+        limits = {"m": {"rpm": 100_000}, "n": {"rpm": 100_000}}
+        store = MemoryStore(LoopClock(), initial_slack_us=0)
+        limiter = Limiter(limits=limits, pools={"org": {"tpm": 6_000}}, priorities={"a": 8, "b": 1}, store=store)
+        start = asyncio.get_running_loop().time()
+        waited: dict[str, float] = {}
+
+        async def ask(name: str, model: str, tokens: int, priority: str) -> None:
+            await limiter.areserve(model=model, tokens=tokens, priority=priority)
+            waited[name] = asyncio.get_running_loop().time() - start
+
+        async with asyncio.TaskGroup() as tasks:
+            await limiter.areserve(model="m", tokens=6_000, priority="a")
+            tasks.create_task(ask("first", "m", 1_000, "a"))  # after 10 s
+            tasks.create_task(ask("second", "n", 1_000, "b"))  # after 20 s
+            tasks.create_task(ask("large", "m", 1_000, "a"))  # its turn, after 30 s
+            tasks.create_task(ask("other lane", "n", 300, "b"))  # room after 23 s, and stands back for the large one
+            await asyncio.sleep(24)
+            tasks.create_task(ask("newcomer", "m", 400, "b"))
+        return waited["other lane"]
+
+    assert run_virtual(main) == pytest.approx(24.0, abs=0.001)

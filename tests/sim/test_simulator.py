@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from ratelimit.cells import Window
 from ratelimit.feedback import Feedback
 from ratelimit.gcra import Bucket
 from ratelimit.line import Line
+from ratelimit.stores.memory import MemoryStore
 
 from .run import run
 
@@ -61,4 +63,11 @@ def test_the_auditor_sees_a_line_that_forgets_to_wake(monkeypatch: pytest.Monkey
 def test_the_auditor_sees_a_limiter_that_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limiter that is deaf to 429s sends again before the server told it to."""
     monkeypatch.setattr(Feedback, "_known", lambda self, gate, refusal, early_us: True)
-    assert "before the server told it to" in wrong(range(7, 607, 10))
+    assert "before the server told it to" in wrong(range(1_007, 1_607, 10))
+
+
+def test_the_auditor_sees_a_first_who_is_passed_at_his_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where room of a window goes to whoever it fits, the large request that waits for it is late, and that is said."""
+    monkeypatch.setattr(MemoryStore, "_behind", lambda self, booking, ahead, now_us: now_us)
+    monkeypatch.setattr(Window, "room_us", lambda self, charge_us, burst_us, now_us, at_us: burst_us - self._sum_us)
+    assert "later for those who passed it" in wrong(range(200))

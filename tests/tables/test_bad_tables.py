@@ -30,6 +30,21 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
     ),
     "models-encoding": (6, "models[0].encoding", ("expected one of o200k_base, cl100k_base, found 'p50k_base'",)),
     "models-huge-integer": (7, "models[0].context_window", ("999999999999999999999999999999 is larger than any ",)),
+    "models-input-beyond-window": (
+        8,
+        "models[0].max_input_tokens",
+        ("300000 input tokens do not fit a context window of 200000",),
+    ),
+    "models-image-two-ways": (8, "models[0].image_tokens", ("expected tiles or patches, one of them",)),
+    "models-image-no-way": (8, "models[0].image_tokens", ("expected tiles or patches, one of them",)),
+    "models-image-tiles-multiplied": (
+        8,
+        "models[0].image_tokens.multiplier_percent",
+        ("multiplier_percent belongs to patches",),
+    ),
+    "models-image-auto-unknown": (8, "models[0].image_tokens.auto", ("expected one of high, found 'original'",)),
+    "models-chat-tools": (8, "models[0].chat_tools", ("expected one of never, with_effort_none", "'sometimes'")),
+    "models-evidence-undefined": (8, "models[0].encoding_evidence[0]", ("unknown source 'blog'",)),
     "models-impossible-date": (
         6,
         "models[0].released",
@@ -174,7 +189,7 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
         "rows[0].usd_per_mtok.cache_input",
         ("unknown key 'cache_input'; did you mean 'cached_input'?",),
     ),
-    "prices-unknown-model": (6, "rows[0].model", ("unknown model 'o9'; the cards are o3-pro, o3, o3-mini",)),
+    "prices-unknown-model": (6, "rows[0].model", ("unknown model 'o9'; did you mean o3 or o1?",)),
     "prices-unknown-service-tier": (
         7,
         "rows[0].service_tier",
@@ -217,6 +232,18 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
         ("expected a day from 2025-03-22 on, found 2025-03-21",),
     ),
     "tiers-rules-overlap": (28, "admission.observed[1]", ("overlaps the rule for /v1/responses from 2025-03-22",)),
+    "tiers-shares-and-tiers": (24, "limits[1].shares", ("shares stands in the place of tiers and pools",)),
+    "tiers-shares-nothing": (24, "limits[1].shares", ("o3-mini has no limits of its own before this line",)),
+    "tiers-neither-tiers-nor-shares": (21, "limits[1]", ("missing key 'tiers'",)),
+    "tiers-pool-without-condition": (27, "limits[1].pools[0]", ("expected above or service_tier, one of them",)),
+    "tiers-pool-with-two-conditions": (27, "limits[1].pools[0]", ("expected above or service_tier, one of them",)),
+    "tiers-pool-beside-nothing": (
+        28,
+        "limits[1].pools[0].tiers.build",
+        ("o3-pro has no limits in build that a pool could stand beside",),
+    ),
+    "tiers-pool-twice": (32, "limits[1].pools[1].tiers.tier_1", ("o3-pro has such a pool in tier_1 already",)),
+    "tiers-not-offered-and-limits": (25, "limits[1].tiers.tier_1", ("o3 has limits in tier_1 already",)),
     "tiers-scheme-ends-before-it-begins": (
         7,
         "schemes[0].effective_until",
@@ -237,7 +264,7 @@ WRONG: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
         ("unknown tier 'build' in scheme numbered", "its tiers are tier_1"),
     ),
     "tiers-unknown-limit": (20, "limits[0].tiers.tier_1.tpn", ("unknown key 'tpn'; did you mean 'tpm'?",)),
-    "tiers-unknown-model": (16, "limits[0].model", ("unknown model 'o3-prp'; the cards are o3-pro, o3, o3-mini",)),
+    "tiers-unknown-model": (16, "limits[0].model", ("unknown model 'o3-prp'; did you mean o3-pro or ",)),
     "tiers-unknown-scheme": (17, "limits[0].scheme", ("expected one of numbered, named, found 'numberd'",)),
     "tiers-unknown-tier": (
         20,

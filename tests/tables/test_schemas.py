@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pricing._yaml import Node
-from pricing.cards import ENCODINGS, ENDPOINTS, FEATURES, MODALITIES
+from pricing.cards import CHAT_TOOLS, DETAILS, ENCODINGS, ENDPOINTS, FEATURES, MODALITIES
 from pricing.errors import TableError
-from pricing.prices import KINDS, SERVICE_TIERS
 from pricing.resources import data_path
 from ratelimit.limit import KNOWN
 from ratelimit.tiers import ADMISSION_ENDPOINTS, BASES, POLICIES
@@ -33,6 +32,9 @@ BEYOND_A_SCHEMA = {
     "models-alias-clash": "two cards",
     "models-model-twice": "two cards",
     "models-output-beyond-window": "two numbers",
+    "models-input-beyond-window": "two numbers",
+    "models-image-auto-unknown": "two keys",
+    "models-evidence-undefined": "a reference",
     "models-shutdown-before-release": "two dates",
     "models-source-undefined": "a reference",
     "models-impossible-date": "the length of February",
@@ -43,8 +45,14 @@ BEYOND_A_SCHEMA = {
     "prices-same-day": "two rows",
     "prices-source-undefined": "a reference",
     "prices-snapshot-as-model": "another table",
+    "prices-unknown-kind": "a reference",
     "prices-unknown-model": "another table",
+    "prices-unknown-service-tier": "a reference",
     "tiers-limits-twice": "two rows",
+    "tiers-not-offered-and-limits": "two rows",
+    "tiers-pool-twice": "two rows",
+    "tiers-pool-beside-nothing": "two rows",
+    "tiers-shares-nothing": "two rows",
     "tiers-rule-ends-before-it-begins": "two dates",
     "tiers-rules-overlap": "two rows",
     "tiers-scheme-ends-before-it-begins": "two dates",
@@ -116,16 +124,13 @@ def test_every_property_is_described_and_no_other_is_allowed(kind: str) -> None:
         ("models", "$defs.card.properties.features.properties", FEATURES),
         ("models", "$defs.card.properties.modalities.properties", MODALITIES),
         ("models", "$defs.card.properties.encoding.enum", ENCODINGS),
-        ("prices", "$defs.row.properties.service_tier.enum", SERVICE_TIERS),
-        ("prices", "$defs.row.properties.usd_per_mtok.properties", KINDS),
         ("tiers", "$defs.rule.properties.base.enum", BASES),
         ("tiers", "$defs.rule.properties.endpoint.enum", ADMISSION_ENDPOINTS),
         ("tiers", "properties.admission.required", POLICIES),
-        (
-            "tiers",
-            "$defs.limits.properties.tiers.additionalProperties.oneOf.1.properties",
-            (*KNOWN, "batch_queue_tokens"),
-        ),
+        ("models", "$defs.card.properties.chat_tools.enum", CHAT_TOOLS),
+        ("models", "$defs.card.properties.image_tokens.properties.patches.properties", DETAILS),
+        ("models", "$defs.card.properties.image_tokens.properties.auto.enum", DETAILS),
+        ("tiers", "$defs.numbers.properties", (*KNOWN, "batch_queue_tokens")),
     ],
 )
 def test_the_schema_knows_the_same_words(kind: str, place: str, known: tuple[str, ...]) -> None:
@@ -153,12 +158,18 @@ MUTATIONS: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("prices", "$.currency", lambda t: t.update(currency="EUR")),
     ("prices", "$.rows[0]", lambda t: t["rows"][0].pop("usd_per_mtok")),
     ("prices", "$.rows[0]", lambda t: t["rows"][0].pop("source")),
-    ("prices", "$.rows[0].service_tier", lambda t: t["rows"][0].update(service_tier="fast")),
+    ("prices", "$.rows[0].service_tier", lambda t: t["rows"][0].update(service_tier="Fast!")),
     ("prices", "$.rows[0].usd_per_mtok.input", lambda t: t["rows"][0]["usd_per_mtok"].update(input=20.0)),
     ("prices", "$.rows[0].usd_per_mtok.input", lambda t: t["rows"][0]["usd_per_mtok"].update(input="-20.00")),
     ("prices", "$.rows[0].usd_per_mtok.input", lambda t: t["rows"][0]["usd_per_mtok"].update(input="input")),
     ("prices", "$.rows[0].usd_per_mtok.output", lambda t: t["rows"][0]["usd_per_mtok"].update(output="0.00002")),
-    ("prices", "$.rows[0].usd_per_mtok", lambda t: t["rows"][0]["usd_per_mtok"].update(audio="1.00")),
+    ("prices", "$.rows[0].usd_per_mtok", lambda t: t["rows"][0]["usd_per_mtok"].update({"Audio ": "1.00"})),
+    ("prices", "$.rows[0].long_context", lambda t: t["rows"][0].update(long_context={"usd_per_mtok": {"input": "1"}})),
+    ("prices", "$.rows[0].long_context.above", lambda t: t["rows"][0].update(long_context={"above": 0})),
+    ("prices", "$.service_tiers.batch", lambda t: t["service_tiers"].update(batch="half")),
+    ("prices", "$.fees[0]", lambda t: t["fees"][0].pop("usd_per_1k")),
+    ("prices", "$.fees[0].fee", lambda t: t["fees"][0].update(fee="web search")),
+    ("prices", "$.regional_uplift.percent", lambda t: t["regional_uplift"].update(percent="10")),
     ("tiers", "$.schemes", lambda t: t.update(schemes=[])),
     ("tiers", "$.limits[0].tiers.tier_1", lambda t: t["limits"][0]["tiers"]["tier_1"].update(rpm=0)),
     ("tiers", "$.limits[0].tiers.tier_1", lambda t: t["limits"][0]["tiers"]["tier_1"].update(supported=False)),

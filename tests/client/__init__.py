@@ -1,0 +1,1 @@
+"""The middleware under the real openai client."""

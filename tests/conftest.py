@@ -1,0 +1,24 @@
+"""For all tests: `--on 2027-06-01` runs them as if it were that day, so that none fails when it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import time_machine
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on", metavar="DAY", help="Run the tests of this process as if it were noon (UTC) of this day.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_another_day(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The clock goes on from there; other processes that tests start live today."""
+    day = request.config.getoption("--on")
+    if day is None:
+        yield
+        return
+    with time_machine.travel(datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC), tick=True):
+        yield
