@@ -132,7 +132,10 @@ BEGIN {_spend("new", ("+", _charge("new")), ("-", _charge("old")))} END
 CREATE TRIGGER entries_gone AFTER DELETE ON entries WHEN old.state <> 'pending'
 BEGIN {_spend("old", ("-", _charge("old")))} END
 """,
-    f"CREATE TRIGGER entries_lost AFTER DELETE ON entries WHEN old.state = 'pending' AND old.worst <> 0 BEGIN {_hold('old', '-')} END",
+    f"""
+CREATE TRIGGER entries_lost AFTER DELETE ON entries WHEN old.state = 'pending' AND old.worst <> 0
+BEGIN {_hold("old", "-")} END
+""",
 )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, overload
 
@@ -265,10 +265,10 @@ class Ledger:
     def totals(self, by: None = None, run: str | None = None) -> Totals: ...
 
     @overload
-    def totals(self, by: str, run: str | None = None) -> dict[str, Totals]: ...
+    def totals(self, by: str | Sequence[str], run: str | None = None) -> dict[str, Totals]: ...
 
-    def totals(self, by: str | None = None, run: str | None = None) -> Totals | dict[str, Totals]:
-        """Sum the ledger, or its parts by "model", "day" (UTC), "tag:NAME" …, or by several: "tag:team,model".
+    def totals(self, by: str | Sequence[str] | None = None, run: str | None = None) -> Totals | dict[str, Totals]:
+        """Sum the ledger, or its parts by "model", "day" (UTC), "tag:NAME" …, or by several of them.
 
         Raises  ConfigError for another `by`
         """

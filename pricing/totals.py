@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from .entries import Entry
 from .errors import ConfigError
 from .money import Usd
+from .usage import INPUT
 
 
 class Totals:
@@ -47,11 +48,9 @@ class Totals:
                 self.unpriced_count += 1
             else:
                 self.posted += entry.cost
-            usage = entry.usage
-            self.input_tokens += sum(
-                usage.get(k, 0) for k in ("input_tokens", "cached_input_tokens", "cache_write_tokens")
-            )
-            self.output_tokens += usage.get("output_tokens", 0) + usage.get("reasoning_tokens", 0)
+            read, written = tokens_of(entry.usage)
+            self.input_tokens += read
+            self.output_tokens += written
         elif entry.state == "pending":
             self.pending_count += 1
             self.pending_estimate += entry.estimate or Usd.ZERO
@@ -82,6 +81,18 @@ def fold(entries: Iterable[Entry]) -> Totals:
     return totals
 
 
+def tokens_of(usage: Mapping[str, int]) -> tuple[int, int]:
+    """The tokens of a usage that were read, and those that were written, reasoning included."""
+    read = written = 0
+    for name, count in usage.items():
+        if name.endswith("_tokens") and "/" not in name:
+            if name.startswith(INPUT):
+                read += count
+            else:
+                written += count
+    return read, written
+
+
 PARTS: dict[str, Callable[[Entry], str]] = {
     "model": lambda entry: entry.model,
     "asked_model": lambda entry: entry.asked_model or entry.model,
@@ -99,12 +110,12 @@ PARTS: dict[str, Callable[[Entry], str]] = {
 """What a ledger can be split by, besides tags; times are UTC."""
 
 
-def part_of(by: str) -> Callable[[Entry], str]:
-    """Tell into which part an entry falls: by "model", "day", "tag:team" …, or by several ("team,model").
+def part_of(by: str | Sequence[str]) -> Callable[[Entry], str]:
+    """Tell into which part an entry falls: by "model", "day", "tag:team" …, or by several of them.
 
     Raises  ConfigError for what a ledger cannot be split by
     """
-    keys = [_key(name.strip()) for name in by.split(",")]
+    keys = [_key(by)] if isinstance(by, str) else [_key(name) for name in by]
     if len(keys) == 1:
         return keys[0]
     return lambda entry: ", ".join(key(entry) or "-" for key in keys)
@@ -116,7 +127,7 @@ def _key(by: str) -> Callable[[Entry], str]:
     kind, _, name = by.partition(":")
     if kind == "tag" and name:
         return lambda entry: entry.tags.get(name, "")
-    raise ConfigError(f"totals are by {', '.join(PARTS)} or tag:NAME, or several with commas, not {by!r}")
+    raise ConfigError(f"totals are by {', '.join(PARTS)} or tag:NAME, not {by!r}")
 
 
 def _at(entry: Entry) -> datetime:

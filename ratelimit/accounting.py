@@ -16,8 +16,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pricing.budget import US_PER_S, Budget
+from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, estimate, most, reasons
+from pricing.learned import Learned, effort_of
 from pricing.ledger import Entry, Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
@@ -27,7 +29,7 @@ from pricing.usage import Usage, with_tools
 from .context import CURRENT
 from .errors import RatecardWarning
 from .events import guarded
-from .reply import RUNNING, Outcome
+from .reply import RUNNING, Outcome, Trail
 
 if TYPE_CHECKING:
     from .exchange import Call
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _UNDECIDED = (None, "", "auto")
 """Service tiers that leave the choice to the project's setting, which may be priority."""
 _DEAREST = "priority"
+RECALLED = 2_000
+"""Entries of the ledger from which the sizes of replies are learned at the start."""
 
 
 class Accountant:
@@ -46,10 +50,11 @@ class Accountant:
     tags     attached to every entry, below the tags of the context
     prices   the price table; the shipped one unless told
     at       day whose prices apply; the day of the call (UTC) unless told
+    ask_usage  whether Chat streams are asked for their usage where their caller did not
     untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_prices", "_tags", "ledger", "untold")
+    __slots__ = ("_at", "_budgets", "_learned", "_prices", "_tags", "asks_usage", "ledger", "untold")
 
     def __init__(
         self,
@@ -59,8 +64,11 @@ class Accountant:
         tags: Mapping[str, str] | None = None,
         prices: PriceTable | None = None,
         at: date | None = None,
+        ask_usage: bool = True,
     ) -> None:
         self.ledger = ledger
+        self.asks_usage = ask_usage
+        self._learned: Learned | None = None
         self._budgets = tuple(budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
@@ -69,6 +77,8 @@ class Accountant:
 
     def estimate(self, call: Call) -> Estimate:
         """Estimate a call. Done before it waits for admission: nothing slow may stand between admission and send."""
+        if self._learned is None:
+            self._learned = Learned(reversed(self.ledger.latest(RECALLED)))
         return estimate(
             call.body,
             endpoint=call.endpoint,
@@ -76,9 +86,10 @@ class Accountant:
             input_count=call.count,
             at=self._day(),
             prices=self._prices,
+            prior=self._learned.foresee(call.model, effort_of(call.body), self._tagged()),
         )
 
-    def open(self, call: Call, guess: Estimate) -> int:
+    def open(self, call: Call, guess: Estimate, attempt: int, waited_us: int | None) -> int:
         """Write the pending entry of a call about to be sent. Raises OverBudget: not sent, nothing written."""
         if self.untold:
             raise self.untold.pop()
@@ -89,25 +100,35 @@ class Accountant:
             endpoint=call.endpoint,
             estimate=None if isinstance(priced, Unpriced) else priced.mean,
             worst=self._worst(call, guess),
-            tags={**self._tags, **context.tags} if context.tags else self._tags,
+            tags=self._tagged(),
             service_tier=asked_tier(call.body),
             custom_id=context.custom_id,
             run=context.run,
             budgets=self._budgets,
+            effort=effort_of(call.body),
+            attempt=attempt,
+            wait_us=waited_us,
+            expected={
+                "input_tokens": guess.input.tokens,
+                "output_tokens": guess.output_mean,
+                "output_p50": guess.output_p50,
+                "output_p95": guess.output_p95,
+            },
         )
 
-    def failed(self, entry: int, error: BaseException, not_sent: bool) -> None:
+    def failed(self, entry: int, error: BaseException, not_sent: bool, latency_us: int | None) -> None:
         """End an entry whose request got no response."""
         name = type(error).__name__
         if not_sent:
             self.ledger.void(entry, f"{name}: not sent")
         else:
-            self.ledger.expire(entry, f"{name}: sent, and nobody knows whether it was billed; counted at its estimate")
+            why = f"{name}: sent, and nobody knows whether it was billed; counted at its estimate"
+            self.ledger.expire(entry, why, latency_us=latency_us)
 
-    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome) -> None:
+    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome, trail: Trail) -> None:
         """End (or, for a background response, identify) the entry of a call that got a response."""
         if not 200 <= outcome.status < 300:
-            self.ledger.void(entry, f"HTTP {outcome.status}: not billed")
+            self.ledger.void(entry, f"HTTP {outcome.status}: not billed", **trail._asdict())
             return
         background = call.body.get("background") is True  # only such a response goes on after its reply has ended
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
@@ -118,7 +139,7 @@ class Accountant:
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
             if usage is None:
-                self.ledger.expire(entry, why, outcome.response_id)
+                self.ledger.expire(entry, why, outcome.response_id, **trail._asdict())
                 return
         asked = asked_tier(call.body)
         tier = _tier(outcome.service_tier, asked)
@@ -137,7 +158,10 @@ class Accountant:
             service_tier=tier,
             exact=exact,
             why=why,
+            **trail._asdict(),
         )
+        if exact and self._learned is not None:
+            self._learned.add(call.model, effort_of(call.body), self._tagged(), usage.total_output)
         self._tell(posted, price)
 
     def polled(self, call: Call, outcome: Outcome) -> None:
@@ -229,6 +253,10 @@ class Accountant:
         on_cost = CURRENT.get().on_cost
         if posted and on_cost is not None:
             guarded("on_cost", on_cost, price)
+
+    def _tagged(self) -> Mapping[str, str]:
+        tags = TAGS.get()
+        return {**self._tags, **tags} if tags else self._tags
 
     def _day(self) -> date:
         return self._at or datetime.now(UTC).date()

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from ..accounting import Accountant
 from ..context import CURRENT
-from ..errors import QueueFull, WouldWait
+from ..errors import OverBudget, QueueFull, WouldWait
 from ..exchange import Tries, Visit, final_refusal, read_call
 from ..limiter import Limiter, wait_us
-from ._common import body_of, decoder_of, make_accountant
+from ._common import asking_request, body_of, decoder_of, make_accountant, pause
 
 
 class Classes(NamedTuple):
@@ -37,8 +37,12 @@ def bind(lib: Any) -> Classes:
 
         def __iter__(self) -> Iterator[bytes]:
             for chunk in self._inner:
-                self._visit.feed(chunk)
-                yield chunk
+                shown = self._visit.feed(chunk)
+                if shown:
+                    yield shown
+            rest = self._visit.rest()
+            if rest:
+                yield rest
             self._complete = True
 
         def close(self) -> None:
@@ -82,14 +86,14 @@ def bind(lib: Any) -> Classes:
             if call is None:
                 return self.inner.handle_request(request)
             limiter = self.limiter
-            tries = Tries(limiter, self._max_wait_us)
+            tries = Tries(limiter, self._max_wait_us, request.headers.get("x-stainless-retry-count"))
             refused = None
             while True:
-                visit = Visit(call, limiter, self.accountant)
+                asking = asking_request(lib, request, call, self.accountant)
+                visit = Visit(call, limiter, self.accountant, asks_usage=asking is not request)
                 wanted = visit.demand(tries)
-                if limiter is None or wanted is None:
-                    visit.sent(None)
-                else:
+                reservation = None
+                if limiter is not None and wanted is not None:
                     priority = CURRENT.get().priority or self._priority
                     try:
                         reservation = limiter.admit(*wanted, tries.left_us(), priority)
@@ -97,14 +101,26 @@ def bind(lib: Any) -> Classes:
                         if refused is not None:
                             return refused
                         raise
-                    visit.sent(reservation)
                 try:
-                    response = self.inner.handle_request(request)
+                    visit.sent(reservation)
+                except OverBudget as error:
+                    pause(tries.slowed_us(error))
+                    continue
+                try:
+                    response = self.inner.handle_request(asking)
                 except BaseException as error:
                     visit.failed(error)
                     raise
                 visit.answered(response.status_code, response.headers.raw, decode)
                 tap = Tap(response.stream, visit)
+                if visit.asked_in_vain(response.status_code):
+                    raw = tap.read()
+                    if visit.asks_no_more(raw):
+                        continue
+                    stream = lib.ByteStream(raw)
+                    return lib.Response(
+                        response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+                    )
                 if response.status_code != 429 or wanted is None:
                     return lib.Response(
                         response.status_code, headers=response.headers, stream=tap, extensions=response.extensions
@@ -143,6 +159,7 @@ def bind(lib: Any) -> Classes:
         budget   cap(s) such as "25 USD/day": a call that could overshoot raises OverBudget and is not sent
         tags     attached to every entry
         prices   a price table, or the path of an overlay, or several
+        ask_usage  ask Chat streams for their usage where the caller did not; the caller sees nothing of it
         """
 
         def __init__(
@@ -154,7 +171,8 @@ def bind(lib: Any) -> Classes:
             tags: Any = None,
             prices: Any = None,
             at: Any = None,
+            ask_usage: bool = True,
         ) -> None:
-            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices))
+            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices, ask_usage))
 
     return Classes(Middleware, RateLimitTransport, CostTransport)

@@ -38,6 +38,7 @@ def wrap(
     budget: Budget | str | Iterable[Budget | str] | None = None,
     tags: Mapping[str, str] | None = None,
     prices: Prices | None = None,
+    ask_usage: bool = True,
     policy: str | None = None,
     headroom: float | None = None,
     pools: Pools | None = None,
@@ -60,6 +61,7 @@ def wrap(
     ledger   a pricing.Ledger or the path of one: every call's cost is written there
     budget   "25 USD/day", or several: a call that could overshoot raises OverBudget and is not sent
     tags     attached to every ledger entry
+    ask_usage  ask Chat streams for their usage where the caller did not; the caller sees nothing of it
     prices   a price table, or the path of an overlay of negotiated prices and discounts, or several
     →  a new client of the same class on the same connections; the old one still works, unpaced
 
@@ -81,7 +83,7 @@ def wrap(
     max_wait_us = limiter.max_wait_us if max_wait is None else wait_us(max_wait)
     accountant = None
     if ledger is not None or budget is not None:
-        accountant = make_accountant(ledger, budget, tags, at or limiter.at, prices)
+        accountant = make_accountant(ledger, budget, tags, at or limiter.at, prices, ask_usage)
     elif tags or prices is not None:
         raise ConfigError(f'{"tags" if tags else "prices"} go to a ledger: add ledger="costs.db"')
 

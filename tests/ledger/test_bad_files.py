@@ -193,7 +193,9 @@ def use(path: Path) -> None:
         list(ledger.entries())
         for by in (None, "model", "day", "state", "tag:team"):
             ledger.totals(by)
-        pend(ledger, budgets=[Budget(Usd(TOP), "day"), Budget(Usd(TOP), "total", "run 1")])
+        small = Budget(Usd(1), tag="team", action="warn")  # of which every threshold is reached
+        budgets = [Budget(Usd(TOP), "day"), Budget(Usd(TOP), "total", "run 1"), small]
+        pend(ledger, budgets=budgets, run="run 1", tags={"team": "xxx"})
         for entry_id in range(1, 45):
             ledger.attach(entry_id, f"new {entry_id}")
             ledger.post(entry_id, usage=Usage(1), cost=priced(1), response_id=f"resp {entry_id + 1}")
@@ -332,7 +334,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 def test_sums_of_entries_have_no_limit(tmp_path: Path) -> None:
     """Entries of different hours that fit one by one are summed beyond 64 bits, exactly, in totals and in budgets."""
     now_us = 0
-    with Ledger(tmp_path / "costs.db", now_us=lambda: now_us) as ledger:
+    with Ledger(tmp_path / "costs.db", now_us=lambda: now_us, lease_s=10**6) as ledger:
         for hour in range(5):
             now_us = hour * 3_600_000_000
             ledger.post(pend(ledger, worst=Usd(TOP)), usage=None, cost=priced(TOP))

@@ -169,7 +169,7 @@ def check_integrity(path: Path) -> None:
 def check_budgets(path: Path, number: int) -> None:
     """What budgets say is spent and held, of every run and window, is what the entries say."""
     now_us = START_US + number * ROUND_US
-    with Ledger(path, now_us=lambda: now_us) as ledger:
+    with Ledger(path, now_us=lambda: now_us, lease_s=10**6) as ledger:
         entries = list(ledger.entries())
         for run in (None, "run 0", "run 1", "run 2"):
             for window, length_us in (("total", now_us), ("hour", HOUR_US), ("day", 24 * HOUR_US)):
