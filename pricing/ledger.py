@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self, overload
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
 from ._ledger_budgets import Counted, Watch
 from .budget import US_PER_S, Budget, Scope
@@ -24,6 +24,9 @@ from .errors import ConfigError, LedgerError, OverBudget
 from .money import Usd
 from .totals import Totals, fold, part_of
 from .usage import Usage
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Entry", "Ledger", "Totals", "fold"]
 
@@ -279,6 +282,15 @@ class Ledger:
         for entry in self.entries(run=run):
             parts.setdefault(key(entry), Totals()).add(entry)
         return parts
+
+    def to_pandas(self, run: str | None = None) -> pandas.DataFrame:
+        """The entries as a DataFrame, one row each: amounts are decimal.Decimal, times UTC (see pricing.export).
+
+        Raises  ConfigError without pandas
+        """
+        from .export import to_pandas
+
+        return to_pandas(self.entries(run=run))
 
     def sync(self) -> None:
         """Force what was written to disk, so that it survives the death of the machine.

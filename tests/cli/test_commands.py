@@ -122,7 +122,7 @@ def test_errors_are_one_line_that_says_what_to_do(
             "'guess' is not one of 'observed'",
         ),
         (
-            ["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--budget", "5 USD/day"],
+            ["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--budget", "5 USD slow"],
             'for all of it: write "5 USD"',
         ),
         (["emulate", "--tier", "tier_9"], "unknown tier 'tier_9'"),
@@ -130,7 +130,7 @@ def test_errors_are_one_line_that_says_what_to_do(
         (["emulate", "--rpm", "5", "--window", "hour"], "'hour' is not one of 'continuous'"),
         (["emulate", "--rpm", "5", "--faults", "418"], "unknown fault '418'"),
         (["emulate", "--rpm", "5", "--output-tokens", "0"], "Invalid value for '--output-tokens'"),
-        (["ledger", "report", "none.db", "--by", "colour"], "model, day, state or tag:NAME, not 'colour'"),
+        (["ledger", "report", "none.db", "--by", "colour"], "month or tag:NAME, not 'colour'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

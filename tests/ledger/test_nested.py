@@ -73,7 +73,9 @@ def subject(budget: Budget, call: dict[str, Any]) -> bool:
     """Whether a call is a budget's business."""
     if budget.window == "job":
         return call["run"] is not None
-    return not budget.tag or call["team"] == (budget.tag.partition("=")[2] or call["team"]) and call["team"] is not None
+    return not budget.tag or (
+        call["team"] == (budget.tag.partition("=")[2] or call["team"]) and call["team"] is not None
+    )
 
 
 class Nested(RuleBasedStateMachine):
