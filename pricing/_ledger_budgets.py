@@ -5,6 +5,7 @@ Each threshold is told once per window, by whichever process reaches it first: t
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -74,7 +75,7 @@ class Watch:
 
     def refused(self, error: OverBudget, run: str | None, tags: Mapping[str, str]) -> None:
         """Tell that a budget has no room: all of its thresholds are reached."""
-        budget = error.budget
+        budget: Budget = error.budget
         scope = budget.scope(run, tags)
         if scope is not None and error.estimate is not None and error.retry_after_us is None:
             self._tell(budget, scope, error.spent, error.held, budget.reached(error.spent, full=True))
@@ -119,7 +120,7 @@ def _publish(alert: Alert) -> None:
         except Exception:
             _LOG.exception("budget %s: on_threshold failed", budget)
     try:
-        from opentelemetry import trace
+        trace = importlib.import_module("opentelemetry.trace")
     except ImportError:
         return
     facts = {"budget": str(budget), "part": part, "percent": percent, "spent_usd": str(spent), "held_usd": str(held)}

@@ -40,7 +40,7 @@ class MemoryBook(Turns):
     def insert(self, entry: Entry, budgets: tuple[Budget, ...], lost_us: int) -> tuple[int, list[Counted]]:
         if budgets:
             self._give_up(lost_us, entry.created_us)
-        counted = check_budgets(budgets, entry, lambda *asked: self._count(*asked, entry.created_us))
+        counted = check_budgets(budgets, entry, lambda budget, scope: self._count(budget, scope, entry.created_us))
         return self._begin(entry).id, counted
 
     @alone

@@ -69,7 +69,9 @@ class SqliteBook(Turns):
         else:
             with self._writing() as db:
                 db.execute(_LOST, (entry.created_us, LEASE_OVER, lost_us))
-                counted = check_budgets(budgets, entry, lambda *asked: self._count(db, *asked, entry.created_us))
+                counted = check_budgets(
+                    budgets, entry, lambda budget, scope: self._count(db, budget, scope, entry.created_us)
+                )
                 entry_id = db.execute(_INSERT, row).lastrowid
         assert entry_id is not None
         return entry_id, counted

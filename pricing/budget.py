@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from .errors import ConfigError, OverBudget
@@ -105,7 +105,7 @@ class Budget(NamedTuple):
                 f'a budget is written like "25 USD/day" or "5 USD", then words such as rolling, slow, warn, '
                 f"tag:team=search or zone:Europe/Berlin; not {text!r}"
             )
-        given: dict[str, object] = {}
+        given: dict[str, Any] = {}
         for word in words:
             name, value = _read(word)
             if name in given:
@@ -239,7 +239,7 @@ class Budget(NamedTuple):
         return " ".join(words)
 
 
-def _read(word: str) -> tuple[str, object]:
+def _read(word: str) -> tuple[str, Any]:
     """One word of a budget's text, as a field and its value."""
     if word == "rolling":
         return "rolling", True

@@ -8,6 +8,7 @@ budgets:
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 from ._yaml import Node, read_table
 from .budget import ACTIONS, UNPRICED, Budget
@@ -38,7 +39,7 @@ def _budget(node: Node) -> Budget:
         if isinstance(node._value, str):
             return Budget.parse(node.text())
         facts = node.mapping(required=("amount",), optional=_KEYS)
-        given: dict[str, object] = {name: facts[name].text() for name in ("run", "tag", "zone") if name in facts}
+        given: dict[str, Any] = {name: facts[name].text() for name in ("run", "tag", "zone") if name in facts}
         for name, choices in (("action", ACTIONS), ("unpriced", UNPRICED)):
             if name in facts:
                 given[name] = facts[name].text(choices)

@@ -66,11 +66,11 @@ class OverBudget(AdmissionError):
 
     def __init__(self, message: str, **numbers: Any) -> None:
         super().__init__(message)
-        self.budget = numbers.get("budget")
-        self.spent = numbers.get("spent")
-        self.held = numbers.get("held")
-        self.estimate = numbers.get("estimate")
-        self.retry_after_us = numbers.get("retry_after_us")
+        self.budget: Any = numbers.get("budget")
+        self.spent: Any = numbers.get("spent")
+        self.held: Any = numbers.get("held")
+        self.estimate: Any = numbers.get("estimate")
+        self.retry_after_us: int | None = numbers.get("retry_after_us")
 
 
 def _again(kind: type[RatecardError], args: tuple[Any, ...], numbers: dict[str, Any]) -> RatecardError:

@@ -35,6 +35,7 @@ _PLAIN = [_TIMES.get(name, name) for name in Entry._fields if name not in _GROUP
 def row_of(entry: Entry) -> dict[str, Any]:
     """One entry as one flat row; what it does not have is left out."""
     row: dict[str, Any] = {}
+    value: Any
     for name, value in zip(Entry._fields, entry, strict=True):
         if name in _GROUPS:
             row.update((f"{_GROUPS[name]}.{_clean(key)}", _clean(one)) for key, one in value.items())

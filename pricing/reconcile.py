@@ -202,7 +202,11 @@ def _ours(entries: Iterable[Entry], days: set[str], costs: bool) -> tuple[dict[K
             for component, count in (*_tokens(entry.usage), ("requests", 1)):
                 if count:
                     found[day, model, component] += count
-    opened = {day: Open(*map(Usd, values[:3]), values[3]) for day, values in doubts.items() if any(values)}
+    opened = {
+        day: Open(Usd(pending), Usd(expired), Usd(counted), unpriced)
+        for day, (pending, expired, counted, unpriced) in doubts.items()
+        if pending or expired or counted or unpriced
+    }
     return dict(found), opened
 
 

@@ -192,7 +192,7 @@ class Tries:
             left_us = deadline.left_us() if left_us is None else min(left_us, deadline.left_us())
         if error.retry_after_us is None or (left_us is not None and left_us <= 0):
             raise error
-        pause_us = min(error.retry_after_us, LOOK_AGAIN_US, *(() if left_us is None else (left_us,)))
+        pause_us = min(error.retry_after_us, LOOK_AGAIN_US if left_us is None else min(left_us, LOOK_AGAIN_US))
         self.paused_us += pause_us
         return pause_us
 

@@ -131,7 +131,11 @@ class Runner:
             self.bad_lines,
             self.ledger.totals(run=self.run_name),
             fold(self.ledger.entries(since_us=begun_us, run=self.run_name)),
-            self.ledger.totals(by="model", run=self.run_name),
+            {
+                model: part
+                for model, part in self.ledger.totals(by="model", run=self.run_name).items()
+                if part.posted_count or part.pending_count or part.expired_count  # else only refused under this name
+            },
         )
 
     def _break(self, error: RatecardError) -> None:

@@ -58,7 +58,8 @@ def command() -> None:
 def report(path: str, by: tuple[str, ...], since: date | None, until: date | None, as_json: bool) -> None:
     """Total a ledger file, and split it by model, day, team …"""
     with Ledger(path, create=False) as ledger:
-        part, parts = part_of(by), {}
+        part = part_of(by)
+        parts: dict[str, Totals] = {}
         for entry in between(ledger, since, until):
             parts.setdefault(part(entry), Totals()).add(entry)
         total = fold(()) if not parts else _sum(parts)

@@ -1,4 +1,4 @@
-"""Law: a Chat stream whose caller asked for no usage is billed by its usage, and its caller sees the bytes it would have.
+"""Law: a Chat stream whose caller asked for no usage is billed by one, and its caller sees the bytes it would have.
 
 The oracle is what the server sends to a caller that does not ask; and, for recorded streams whose callers did ask, the
 events as json reads them.
@@ -156,7 +156,7 @@ def test_a_packed_stream_is_read_but_not_cut() -> None:
 
 
 def test_the_real_client_sees_no_usage_and_no_further_chunk() -> None:
-    """Against the emulator, every chunk the openai client yields equals one of a bare client's, and none has a usage."""
+    """Against the emulator, every chunk the openai client yields is like a bare client's, and none has a usage."""
     with (
         Emulator(limits=LIMITS, latency=0, at=DAY) as server,
         openai.OpenAI(base_url=server.url, api_key="test", max_retries=0) as plain,

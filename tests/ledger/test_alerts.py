@@ -133,9 +133,8 @@ def test_a_span_that_is_open_gets_an_event(ledger: Ledger, monkeypatch: pytest.M
     """Where OpenTelemetry is installed, the threshold is an event of the current span."""
     events: list[tuple[str, dict[str, Any]]] = []
     span = SimpleNamespace(add_event=lambda name, attributes: events.append((name, attributes)))
-    module = ModuleType("opentelemetry")
-    module.trace = SimpleNamespace(get_current_span=lambda: span)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "opentelemetry", module)
+    monkeypatch.setitem(sys.modules, "opentelemetry", ModuleType("opentelemetry"))
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", SimpleNamespace(get_current_span=lambda: span))
     spend(ledger, Budget.parse("10 USD/day alert:50"), 6)
     ((name, facts),) = events
     assert name == "pricing.budget.threshold"
