@@ -88,7 +88,8 @@ def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
     try:
         documents = [_json(text)]
     except ValueError:

@@ -1,7 +1,7 @@
-"""Law: a ledger that version 1 wrote opens with every entry as it was, is counted by today's rules, and goes on.
+"""Law: a ledger that an older version wrote opens with every entry as it was, is counted by today's rules, and goes on.
 
-The file is of the version's own making: in each of two hours, without a run and in run "a", nine entries, of which one
-or two stand in each state that there was.
+The files are of the versions' own making: in each of two hours, without a run and in run "a", nine entries, of which
+one or two stand in each state that there was.
 """
 
 from __future__ import annotations
@@ -113,3 +113,41 @@ def test_a_row_that_is_deleted_counts_no_more(path: Path) -> None:
     with Ledger(path, now_us=lambda: START_US + HOUR_US) as ledger:
         assert counted(ledger, "total", None) == (4 * SPENT - 5, 0)
         assert list(ledger.entries()) == [each for each in entries if each.id != 3 and each.state != "pending"]
+
+
+V2_HELD, V2_SPENT = 9 + 9, 5 + 9 + 9 + 3 + 5 * 10**12 + 7 + 7
+"""The same of the file of version 2: nine entries, of which one was counted from its text."""
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """A file of version 2."""
+    path = tmp_path / "second.db"
+    path.write_bytes(gzip.decompress(OLD.with_name("ledger_v2.db.gz").read_bytes()))
+    return path
+
+
+def test_a_file_of_version_2_is_brought_up_to_date(second: Path) -> None:
+    """No entry changes, what budgets count is counted anew, and tags that nobody had asked for are counted too."""
+    before = rows(second)
+    assert (len(before), rows(second, "PRAGMA user_version")) == (36, [(2,)])
+    for _ in range(2):
+        with Ledger(second, now_us=lambda: START_US + HOUR_US) as ledger:
+            assert counted(ledger, "total", None) == (4 * V2_SPENT, 4 * V2_HELD)
+            assert counted(ledger, "hour", None) == (2 * V2_SPENT, 4 * V2_HELD)
+            assert counted(ledger, "hour", "a") == (V2_SPENT, 2 * V2_HELD)
+            found = ledger.counted(Budget(Usd(1), tag="team"), tags={"team": "search"})
+            assert (found.spent.pico, found.held.pico) == (2 * V2_SPENT, 2 * V2_HELD)
+            assert sum(1 for _ in ledger.entries()) == 36
+    assert (rows(second), rows(second, "PRAGMA user_version")) == ([(*row, *ADDED) for row in before], [(3,)])
+
+
+def test_an_entry_of_version_2_ends_and_is_counted(second: Path) -> None:
+    """A call that was in the air during the upgrade posts, gives its hold back, and counts for its team."""
+    cost = Cost(Usd(4), {"input": Usd(4)}, ROW, "table")
+    with Ledger(second, now_us=lambda: START_US + HOUR_US) as ledger:
+        assert ledger.post_response("attached 1 None", endpoint="e", usage=None, cost=cost, model="m")
+        assert ledger.post_response("counted 0 a", endpoint="e", usage=None, cost=cost, model="m") is False
+        assert counted(ledger, "total", None) == (4 * V2_SPENT + 4 - 3, 4 * V2_HELD - 9)
+        found = ledger.counted(Budget(Usd(1), tag="team"), tags={"team": "search"})
+        assert (found.spent.pico, found.held.pico) == (2 * V2_SPENT + 4, 2 * V2_HELD - 9)
