@@ -18,8 +18,13 @@ ENOUGH = 20
 """Replies of a kind before they say anything of the next: of fewer, the 95th percentile is not among them."""
 KEPT = 256
 """The latest replies of a kind: what a model does changes."""
+OFTEN = 16
+"""New replies after which a kind is looked at again: an answer may be so many replies old."""
 MOST_KINDS = 1_000
-"""Kinds remembered; the one that was not seen for longest is forgotten first."""
+"""Kinds remembered, the newest."""
+
+RECALLED = 2_000
+"""The latest entries of a ledger from which sizes are learned."""
 
 Kind = tuple[str, ...]
 
@@ -36,13 +41,24 @@ def effort_of(body: Mapping[str, Any]) -> str:
     return effort if isinstance(effort, str) else ""
 
 
+class _Sizes:
+    """The latest replies of a kind, and what was last said of them."""
+
+    __slots__ = ("latest", "new", "prior")
+
+    def __init__(self) -> None:
+        self.latest: deque[int] = deque(maxlen=KEPT)
+        self.new = 0
+        self.prior: Prior | None = None
+
+
 class Learned:
     """The output sizes of past replies, by kind."""
 
     __slots__ = ("_kinds",)
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._kinds: OrderedDict[Kind, deque[int]] = OrderedDict()
+        self._kinds: OrderedDict[Kind, _Sizes] = OrderedDict()
         for entry in entries:
             if entry.usage:
                 self.add(entry.asked_model or entry.model, entry.effort, entry.tags, tokens_of(entry.usage)[1])
@@ -52,22 +68,24 @@ class Learned:
         for kind in _kinds(model, effort, tags):
             sizes = self._kinds.get(kind)
             if sizes is None:
-                sizes = self._kinds[kind] = deque(maxlen=KEPT)
+                sizes = self._kinds[kind] = _Sizes()
                 if len(self._kinds) > MOST_KINDS:
                     self._kinds.popitem(last=False)
-            else:
-                self._kinds.move_to_end(kind)
-            sizes.append(output)
+            sizes.latest.append(output)
+            sizes.new += 1
 
     def foresee(self, model: str, effort: str, tags: Mapping[str, str]) -> Prior | None:
         """What the next such reply will take, by the narrowest kind that has enough replies; None where none has."""
         for kind in _kinds(model, effort, tags):
             sizes = self._kinds.get(kind)
-            if sizes is not None and len(sizes) >= ENOUGH:
-                ordered = sorted(sizes)
+            if sizes is None or len(sizes.latest) < ENOUGH:
+                continue
+            if sizes.prior is None or sizes.new >= OFTEN:
+                ordered = sorted(sizes.latest)
                 mean, name = sum(ordered) // len(ordered), " ".join(part for part in kind if part)
                 source = f"{len(ordered)} replies of {name} in the ledger"
-                return Prior(mean, quantile(ordered, 50), quantile(ordered, 95), source)
+                sizes.prior, sizes.new = Prior(mean, quantile(ordered, 50), quantile(ordered, 95), source), 0
+            return sizes.prior
         return None
 
 

@@ -19,7 +19,7 @@ from pricing.budget import US_PER_S, Budget
 from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, estimate, most, reasons
-from pricing.learned import Learned, effort_of
+from pricing.learned import RECALLED, Learned, effort_of
 from pricing.ledger import Entry, Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 _UNDECIDED = (None, "", "auto")
 """Service tiers that leave the choice to the project's setting, which may be priority."""
 _DEAREST = "priority"
-RECALLED = 2_000
-"""Entries of the ledger from which the sizes of replies are learned at the start."""
 
 
 class Accountant:

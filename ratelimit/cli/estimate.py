@@ -10,6 +10,8 @@ import click
 
 from pricing.cost import Unpriced
 from pricing.estimate import estimate
+from pricing.learned import RECALLED, Learned, effort_of
+from pricing.ledger import Ledger
 from pricing.money import Usd
 from pricing.prices import load_prices
 
@@ -23,6 +25,7 @@ from ._shared import Day, counted, print_json
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--batch", is_flag=True, help="Price as the Batch API does.")
 @click.option("--service-tier", help='Price this tier, such as "flex".')
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Expect replies as large as those in this ledger were.")
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @prices_option
@@ -31,6 +34,7 @@ def command(
     file: str,
     batch: bool,
     service_tier: str | None,
+    ledger: str | None,
     lines: bool,
     at: Any,
     prices: tuple[str, ...],
@@ -38,6 +42,10 @@ def command(
 ) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
     table = load_prices(overlay=prices)
+    learned = Learned()
+    if ledger is not None:
+        with Ledger(ledger, create=False) as book:
+            learned = Learned(reversed(book.latest(RECALLED)))
     rows: list[dict[str, Any]] = []
     total = dict.fromkeys(("mean", "worst"), Usd.ZERO)  # percentiles do not add up
     counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
@@ -50,7 +58,13 @@ def command(
             continue
         try:
             guess = estimate(
-                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=table
+                line.body,
+                endpoint=line.endpoint,
+                batch=batch,
+                service_tier=service_tier,
+                at=at,
+                prices=table,
+                prior=learned.foresee(str(line.body.get("model")), effort_of(line.body), {}),
             )
         except ConfigError as error:
             bad.append({"line": line.number, "reason": str(error)})
