@@ -131,12 +131,13 @@ class _Reader:
         words = self.words.billed_as
         above = long = None
         if "long_context" in fields:
-            rule = fields["long_context"].mapping(required=("above",), optional=("usd_per_mtok",))
+            rule = fields["long_context"].mapping(required=("above",), optional=("usd_per_mtok", "source"))
             above = rule["above"].integer(1)
             if "usd_per_mtok" in rule:
                 more, full = self._tokens(rule["usd_per_mtok"])
+                told = read_source(rule["source"], self.sources) if "source" in rule else source
                 long = PriceRow(
-                    f"{name}>{above}", model, tier, *days, more, full, source, file=self.file, billed_as=words
+                    f"{name}>{above}", model, tier, *days, more, full, told, file=self.file, billed_as=words
                 )
         return PriceRow(
             name, model, tier, *days, pico, as_input, source,
@@ -158,7 +159,7 @@ class _Reader:
         for item in node.items():
             fields = item.mapping(
                 required=("fee", "effective_from", "source"),
-                optional=("effective_until", *_UNITS, "models", "reasoning"),
+                optional=("effective_until", *_UNITS, "models"),
             )
             kind = _name(fields["fee"])
             units = [key for key in _UNITS if key in fields]
@@ -169,11 +170,10 @@ class _Reader:
             fee = Fee(
                 f"{self.prefix}{kind}/{start}", self.file, kind, start, until, pico, per,
                 self._models(fields.get("models")),
-                fields["reasoning"].boolean() if "reasoning" in fields else None,
                 read_source(fields["source"], self.sources),
             )  # fmt: skip
             for number, other in enumerate(found):
-                if (other.kind, other.models, other.reasoning) == (kind, fee.models, fee.reasoning):
+                if (other.kind, other.models) == (kind, fee.models):
                     if start <= other.effective_from:
                         item.fail(f"fees of one kind go from old to new: {start} follows {other.id}")
                     if other.effective_until is None or other.effective_until >= start:

@@ -272,9 +272,9 @@ def _read(usage: Any, model: str) -> Usage | Unpriced:
     """Take a usage in whatever form it comes."""
     if usage is None:
         return Unpriced("the reply carried no usage", model)
-    if hasattr(usage, "model_dump"):  # the SDK's own object
+    if type(usage) is not dict and hasattr(usage, "model_dump"):  # the SDK's own object
         usage = usage.model_dump()
-    if not isinstance(usage, Mapping):
+    if type(usage) is not dict and not isinstance(usage, Mapping):
         raise ConfigError(f"usage is a Usage or a reply's usage object, not {type(usage).__name__}")
     if "cached_input_tokens" in usage and (record := _record(usage)) is not None:
         return record

@@ -189,6 +189,18 @@ def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> U
     return Usd(count.high * read + output * (written or 0))
 
 
+def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
+    """The kind of token that input of this request costs most as: what `most` takes all of it for."""
+    options = body.get("prompt_cache_options")
+    kept = f"cache_write_{options.get('ttl') if isinstance(options, Mapping) else None}"
+    kinds = [
+        kind
+        for kind in row.pico_per_token
+        if not kind.startswith("output") and kind != "reasoning" and (kind[:12] != "cache_write_" or kind == kept)
+    ]
+    return max(kinds, key=row.pico_per_token.__getitem__, default="input")
+
+
 def _range(
     row: PriceRow | Unpriced, body: Mapping[str, Any], count: Count, p50: int, p95: int, worst: int, mean: int
 ) -> CostRange | Unpriced:

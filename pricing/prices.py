@@ -93,7 +93,6 @@ class Fee(NamedTuple):
     kind       as a Usage counts it: "web_search_calls" …
     pico, per  pico-dollars for so many of it
     models     the models it is for; None for all
-    reasoning  True, False: only for models that reason, or do not; None for all
     """
 
     id: str
@@ -104,16 +103,13 @@ class Fee(NamedTuple):
     pico: int
     per: int
     models: frozenset[str] | None
-    reasoning: bool | None
     source: Source
 
     def holds(self, at: date) -> bool:
         return self.effective_from <= at and (self.effective_until is None or at <= self.effective_until)
 
     def is_for(self, card: ModelCard | None) -> bool:
-        if self.models is not None and (card is None or card.model not in self.models):
-            return False
-        return self.reasoning is None or (card is not None and card.reasoning_tokens is self.reasoning)
+        return self.models is None or (card is not None and card.model in self.models)
 
 
 class Adjustment(NamedTuple):
@@ -225,9 +221,11 @@ class PriceTable:
                     return fee
         return None
 
-    def fees(self, at: date) -> list[Fee]:
-        """List the fees of a day, those of overlays last."""
-        return [fee for layer in self.layers for fee in layer.fees if fee.holds(at)]
+    def fees(self, model: str, at: date) -> list[Fee]:
+        """List what tools and storage cost with a model on a day."""
+        kinds = dict.fromkeys(fee.kind for layer in self.layers for fee in layer.fees)
+        found = (self.fee(kind, model, at) for kind in kinds)
+        return [fee for fee in found if fee is not None]
 
     def uplift(self, model: str) -> int | None:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""

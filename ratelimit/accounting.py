@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pricing.budget import US_PER_S, Budget
 from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
-from pricing.estimate import Estimate, asked_tier, estimate, most, reasons
+from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
 from pricing.learned import RECALLED, Learned, effort_of
 from pricing.ledger import Entry, Ledger
 from pricing.money import Usd
@@ -218,8 +218,12 @@ class Accountant:
         hides = reasons(model) or reasons(call.model)
         if self._budgets and (hides or not seen):
             output = max(seen, guess.output_worst)
-            usage = Usage(max(read, guess.input.high), output_tokens=seen, reasoning_tokens=output - seen)
-            return usage, f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
+            row = self._prices.lookup(model, asked_tier(call.body), self._day())
+            kind = "input" if row is None else dearest_input(row, call.body)
+            counts: dict[str, Any] = {"output_tokens": seen, "reasoning_tokens": output - seen}
+            counts[f"{kind}_tokens"] = max(read, guess.input.high)
+            why = f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
+            return Usage(**counts), why
         if not seen:
             return None, f"{what}; counted at its estimate"
         if hides:

@@ -11,9 +11,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
+
+from jiter import from_json
 
 from pricing.estimate import guess_endpoint
 
@@ -48,44 +49,64 @@ def read_job(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
 
     Raises  ConfigError when the file cannot be read at all
     """
-    seen: dict[bytes, int] = {}
+    unique = Unique()
+    with open_job(Path(path)) as file:
+        for number, raw in raw_lines(file, path):
+            line = parse_line(number, raw)
+            if isinstance(line, Line):
+                yield unique.check(number, line.custom_id, digest_of(line.custom_id)) or line
+            else:
+                yield line
+
+
+def raw_lines(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
+    """Number the lines of an open job file; blank ones are skipped, and of one too long for memory the start is given.
+
+    Raises  ConfigError when the file cannot be read further
+    """
+    number = 0
     try:
-        with open_job(Path(path)) as file:
-            number = 0
-            while True:
-                raw = file.readline(MAX_LINE_BYTES + 1)
-                if not raw:
-                    return
-                number += 1
-                if len(raw) > MAX_LINE_BYTES:
-                    yield BadLine(number, f"longer than {MAX_LINE_BYTES:,} bytes")
-                    while raw and not raw.endswith(b"\n"):
-                        raw = file.readline(MAX_LINE_BYTES)
-                    continue
-                if raw.strip():
-                    line = parse_line(number, raw)
-                    if isinstance(line, Line):
-                        # A digest, not the id itself: a million long ids would cost more memory than the job.
-                        digest = hashlib.blake2b(
-                            line.custom_id.encode("utf-8", "surrogatepass"), digest_size=12
-                        ).digest()
-                        first = seen.setdefault(digest, number)
-                        if first != number:
-                            reason = f"custom_id {line.custom_id!r} was used on line {first} already"
-                            yield BadLine(number, reason, line.custom_id)
-                            continue
-                    yield line
+        while True:
+            raw = file.readline(MAX_LINE_BYTES + 1)
+            if not raw:
+                return
+            number += 1
+            if raw.strip() or len(raw) > MAX_LINE_BYTES:
+                yield number, raw
+            while len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                raw = file.readline(MAX_LINE_BYTES)
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: cannot be read: {why}") from error
 
 
+def digest_of(custom_id: str) -> bytes:
+    """Shorten a custom_id for comparison: a million long ids would cost more memory than the job."""
+    return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+class Unique:
+    """Remembers the custom_ids of a job, by their digests."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def check(self, number: int, custom_id: str, digest: bytes) -> BadLine | None:
+        """Note the custom_id of a line; a BadLine when an earlier line had it."""
+        first = self._seen.setdefault(digest, number)
+        if first == number:
+            return None
+        return BadLine(number, f"custom_id {custom_id!r} was used on line {first} already", custom_id)
+
+
 def parse_line(number: int, raw: bytes) -> Line | BadLine:
     """Read one line; a BadLine says what is wrong in words for the person who wrote it."""
+    if len(raw) > MAX_LINE_BYTES:
+        return BadLine(number, f"longer than {MAX_LINE_BYTES:,} bytes")
     if number == 1:
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
-        document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        document = _document(raw)
     except UnicodeDecodeError as error:
         return BadLine(number, f"not UTF-8: byte {error.start + 1} of the line")
     except RecursionError:
@@ -103,6 +124,13 @@ def parse_line(number: int, raw: bytes) -> Line | BadLine:
         )
     digest = hashlib.sha256(raw.strip()).hexdigest()[:8]
     return _checked(Line(number, f"line-{number}-{digest}", endpoint, document))
+
+
+def _document(raw: bytes) -> Any:
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError:  # the standard library reads lone surrogates, and says better what is wrong
+        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
 
 
 def _batch_line(number: int, document: Mapping[str, Any]) -> Line | BadLine:
@@ -163,9 +191,12 @@ def survey(path: str | os.PathLike[str]) -> Survey | None:
     return Survey(lines, models)
 
 
-def open_job(path: Path) -> BufferedIOBase:
-    """Open a job file's bytes, plain or .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def open_job(path: Path) -> IO[bytes]:
+    """Open a job file's bytes, plain or .gz. Raises ConfigError when it cannot be opened."""
+    try:
+        return cast("IO[bytes]", gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _kind(value: Any) -> str:

@@ -31,7 +31,7 @@ LAYERS = [
     {"tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
-    {"accounting", "preflight", "job", "results", "progress", "why"},
+    {"accounting", "preflight", "job", "results", "progress", "tally", "why"},
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},

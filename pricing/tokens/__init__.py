@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .encodings import encoding_for
 from .messages import Count, count_input, count_tokens
-from .text import count_text
+from .text import accelerate, count_text
 
-__all__ = ["Count", "count_input", "count_text", "count_tokens", "encoding_for"]
+__all__ = ["Count", "accelerate", "count_input", "count_text", "count_tokens", "encoding_for"]

@@ -6,6 +6,7 @@ second; it is built once, on first use.
 
 from __future__ import annotations
 
+import sys
 import threading
 import zlib
 from functools import cache, lru_cache
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 # Split patterns and special tokens as in tiktoken 0.14, tiktoken_ext/openai_public.py (MIT).
-_PATTERNS = {
+PATTERNS = {
     "o200k_base": "|".join(
         [
             r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -61,12 +62,15 @@ _FAMILIES: dict[str, tuple[str, int]] = {
     "computer-use-preview": ("o200k_base", 2),
     "gpt-4": ("cl100k_base", 3),
     "gpt-3.5": ("cl100k_base", 3),
+    "gpt-35": ("cl100k_base", 3),
     "gpt-3.5-turbo-0301": ("cl100k_base", 3),
     "gpt-4o-search-preview": ("o200k_base", 3),
     "gpt-4o-mini-search-preview": ("o200k_base", 3),
     "o1-mini": ("o200k_base", 2),
     "text-embedding-3": ("cl100k_base", 0),
     "text-embedding-ada-002": ("cl100k_base", 0),
+    "davinci-002": ("cl100k_base", 0),
+    "babbage-002": ("cl100k_base", 0),
 }
 
 
@@ -78,10 +82,15 @@ class Family(NamedTuple):
     known: bool
     name: str
 
+    @property
+    def kind(self) -> str:
+        """How tools are written: "gpt-5", "o200k" or "cl100k"."""
+        return "gpt-5" if self.name.startswith("gpt-5") else self.encoding.removesuffix("_base")
+
 
 @lru_cache(maxsize=1024)
 def family_of(model: str) -> Family:
-    """Say how a model counts text. Unknown models are counted with o200k_base, and `known` is False."""
+    """Say how a model counts. Where no source names its encoding, `known` is False (gpt-6 is not in tiktoken 0.14)."""
     base = model.split(":")[1] if model.startswith("ft:") and ":" in model[3:] else model
     names = [name for name in _FAMILIES if base == name or base.startswith((name + "-", name + "."))]
     name = max(names, key=len, default="")
@@ -92,9 +101,10 @@ def family_of(model: str) -> Family:
     return Family(encoding, prime, bool(name), name)
 
 
-def encoding_for(model: str) -> str:
-    """Name the encoding a model counts with."""
-    return family_of(model).encoding
+def encoding_for(model: str) -> str | None:
+    """Name the encoding a model counts with; None where no source names it."""
+    family = family_of(model)
+    return family.encoding if family.known else None
 
 
 def get_encoding(name: str) -> Encoding:
@@ -107,7 +117,7 @@ def get_encoding(name: str) -> Encoding:
 def _build(name: str) -> Encoding:
     from tiktoken import Encoding
 
-    return Encoding(name, pat_str=_PATTERNS[name], mergeable_ranks=read_ranks(name), special_tokens=_SPECIAL[name])
+    return Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=read_ranks(name), special_tokens=_SPECIAL[name])
 
 
 def read_ranks(name: str) -> dict[bytes, int]:
@@ -116,6 +126,15 @@ def read_ranks(name: str) -> dict[bytes, int]:
     tokens = [raw[i : i + 1] for i in range(256)]
     n = (len(raw) - 256) // 6
     planes = [raw[256 + k * n : 256 + (k + 1) * n] for k in range(6)]
-    for a, b, c, d, e, f in zip(*planes, strict=True):
-        tokens.append(tokens[a | b << 8 | c << 16] + tokens[d | e << 8 | f << 16])
-    return {token: rank for rank, token in enumerate(tokens)}
+    append = tokens.append
+    for left, right in zip(_joined(planes[:3]), _joined(planes[3:]), strict=True):
+        append(tokens[left] + tokens[right])
+    return dict(zip(tokens, range(len(tokens)), strict=True))
+
+
+def _joined(planes: list[bytes]) -> memoryview:
+    """Join the byte planes of 24-bit numbers: what a loop over the bytes does, in a third of its time."""
+    joined = bytearray(4 * len(planes[0]))
+    for k, plane in enumerate(planes):
+        joined[k if sys.byteorder == "little" else 3 - k :: 4] = plane
+    return memoryview(joined).cast("I")

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import click
 
 from pricing.money import Usd
-from pricing.prices import PriceRow, PriceTable
+from pricing.prices import Fee, PriceRow, PriceTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_UNITS = {"audio_us": ("usd_per_minute", 60_000_000)}
-"""What is no token → how its price is shown, and for how many of it. Else per 1,000."""
+_THINGS = ("usd_per_1k", 1_000)
+_UNITS = {"audio_us": ("usd_per_minute", 60_000_000), "storage_byte_days": ("usd_per_gib_day", 2**30)}
+"""What is no token and no thing → how its price is shown, and for how many of it."""
+_SPELLED = {"usd_per_1k": "1,000", "usd_per_minute": "minute of audio", "usd_per_gib_day": "GiB and day"}
 
 
 def prices_option(command: Command) -> Command:
@@ -30,18 +32,28 @@ def describe_prices(table: PriceTable, model: str, day: date) -> dict[str, Any]:
     return {row.service_tier: _describe(row) for row in rows if row is not None}
 
 
+def describe_ended(table: PriceTable, model: str, day: date) -> dict[str, str]:
+    """Collect until when the service tiers had prices that have none on a day: what followed is not known."""
+    ended = {}
+    for row in table.rows(model):
+        if table.lookup(model, row.service_tier, day) is None and row.effective_until and row.effective_until < day:
+            ended[row.service_tier] = str(row.effective_until)
+    return ended
+
+
 def _describe(row: PriceRow) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if row.pico_per_token:
         document["usd_per_mtok"] = _tokens(row)
     for kind, (pico, per) in row.per_unit.items():
-        key, many = _UNITS.get(kind, ("usd_per_1k", 1_000))
+        key, many = _UNITS.get(kind, _THINGS)
         price = _decimals(-(-pico * many // per))
         document[key] = price if kind in _UNITS else {**document.get(key, {}), kind: price}
     if row.above is not None:
         document["long_context"] = {"above": row.above}
         if row.long is not None:
             document["long_context"]["usd_per_mtok"] = _tokens(row.long)
+            document["long_context"]["source"] = str(row.long.source)
     return {
         **document,
         "cached_input_published": "cached_input" in row.pico_per_token,
@@ -50,6 +62,32 @@ def _describe(row: PriceRow) -> dict[str, Any]:
         "row": row.id,
         "source": str(row.source),
     }
+
+
+def describe_fees(table: PriceTable, model: str, day: date) -> dict[str, Any]:
+    """Collect what hosted tools and storage cost with a model on a day."""
+    return {fee.kind: _fee(fee) for fee in table.fees(model, day)}
+
+
+def _fee(fee: Fee) -> dict[str, Any]:
+    key, many = _UNITS.get(fee.kind, _THINGS)
+    return {
+        key: _decimals(-(-fee.pico * many // fee.per)),
+        "effective_from": str(fee.effective_from),
+        "row": fee.id,
+        "source": str(fee.source),
+    }
+
+
+def fee_facts(fees: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The fees of a model as labels and texts for people."""
+    label = "fees"
+    for kind, fee in fees.items():
+        unit = next(key for key in fee if key.startswith("usd_per_"))
+        yield label, f"{kind} ${fee[unit]}  per {_SPELLED[unit]}, since {fee['effective_from']}"
+        label = ""
+    for source in dict.fromkeys(fee["source"] for fee in fees.values()):
+        yield "", f"({source})"
 
 
 def price_facts(prices: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -71,6 +109,8 @@ def price_facts(prices: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
             long = row["long_context"]
             rates = _spelled(long["usd_per_mtok"]) if "usd_per_mtok" in long else "no price is known"
             yield "", f"{rates}  for all of a request of more than {long['above']:,} input tokens"
+            if long.get("source", row["source"]) != row["source"]:
+                yield "", f"(these: {long['source']})"
         yield "", f"({row['source']})"
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
-from pricing.cost import Unpriced
-from pricing.estimate import estimate
-from pricing.learned import RECALLED, Learned, effort_of
-from pricing.ledger import Ledger
 from pricing.money import Usd
-from pricing.prices import load_prices
 
-from ..errors import ConfigError
-from ..job import BadLine, read_job
+from ..job import BadLine, open_job
+from ..tally import Options, Part, Row, cores, tally
 from ._prices import prices_option
 from ._shared import Day, counted, print_json
 
 
 @click.command("estimate")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--batch", is_flag=True, help="Price as the Batch API does.")
 @click.option("--service-tier", help='Price this tier, such as "flex".')
 @click.option("--ledger", type=click.Path(dir_okay=False), help="Expect replies as large as those in this ledger were.")
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @prices_option
+@click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: str,
@@ -38,62 +38,76 @@ def command(
     lines: bool,
     at: Any,
     prices: tuple[str, ...],
+    jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent."""
-    table = load_prices(overlay=prices)
-    learned = Learned()
-    if ledger is not None:
-        with Ledger(ledger, create=False) as book:
-            learned = Learned(reversed(book.latest(RECALLED)))
-    rows: list[dict[str, Any]] = []
-    total = dict.fromkeys(("mean", "worst"), Usd.ZERO)  # percentiles do not add up
-    counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
-    bases: Counter[str] = Counter()
-    reasons: dict[str, None] = {}
-    bad: list[dict[str, Any]] = []
-    for line in read_job(file):
-        if isinstance(line, BadLine):
-            bad.append({"line": line.number, "reason": line.reason})
-            continue
-        try:
-            guess = estimate(
-                line.body,
-                endpoint=line.endpoint,
-                batch=batch,
-                service_tier=service_tier,
-                at=at,
-                prices=table,
-                prior=learned.foresee(str(line.body.get("model")), effort_of(line.body), {}),
-            )
-        except ConfigError as error:
-            bad.append({"line": line.number, "reason": str(error)})
-            continue
-        counts["lines"] += 1
-        counts["input_tokens"] += guess.input.tokens
-        counts["inexact"] += not guess.input.exact
-        bases[guess.output_basis] += 1
-        row: dict[str, Any] = {"line": line.number, "custom_id": line.custom_id, "model": guess.model}
-        row["input_tokens"] = guess.input.tokens
-        if isinstance(guess.cost, Unpriced):
-            counts["unpriced"] += 1
-            reasons.setdefault(guess.cost.reason)
-            row["unpriced"] = guess.cost.reason
-        else:
-            for key, amount in guess.cost._asdict().items():
-                row[key] = str(amount)
-            for key in total:
-                total[key] += getattr(guess.cost, key)
-        if lines:
-            rows.append(row)
-    known = counts["unpriced"] < counts["lines"] or not counts["lines"]
-    if as_json:
-        cost = {key: str(usd) for key, usd in total.items()} if known else None  # never $0 for what has no price
-        document: dict[str, Any] = {**counts, "cost": cost, "bad_lines": bad}
-        document["output_basis"] = dict(bases.most_common())
-        print_json({**document, "rows": rows} if lines else document)
-    else:
+    """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent.
+
+    FILE may be - for standard input.
+    """
+    totals = Totals(lines)
+    options = Options(batch, service_tier, at, prices, ledger)
+    with _opened(file) as (stream, size):
+        for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
+            totals.add(part.rows)
+    totals.print_json() if as_json else totals.print()
+    if totals.bad or totals.counts["unpriced"]:
+        sys.exit(1)
+
+
+class Totals:
+    """Adds rows up, and prints what became of them."""
+
+    def __init__(self, lines: bool) -> None:
+        self.counts = {"lines": 0, "input_tokens": 0, "inexact": 0, "unpriced": 0}
+        self.bad: list[BadLine] = []
+        self._cost = dict.fromkeys(("mean", "worst"), 0)  # pico-dollars; percentiles do not add up
+        self._bases: Counter[str] = Counter()
+        self._reasons: dict[str, None] = {}
+        self._rows: list[dict[str, Any]] | None = [] if lines else None
+
+    def add(self, rows: Iterable[Row | BadLine]) -> None:
+        """Add the rows of a part."""
+        counts = self.counts
         for row in rows:
+            if isinstance(row, BadLine):
+                self.bad.append(row)
+                continue
+            counts["lines"] += 1
+            counts["input_tokens"] += row.tokens
+            counts["inexact"] += not row.exact
+            self._bases[row.basis] += 1
+            if isinstance(row.cost, str):
+                counts["unpriced"] += 1
+                self._reasons.setdefault(row.cost)
+            else:
+                self._cost["mean"] += row.cost.mean.pico
+                self._cost["worst"] += row.cost.worst.pico
+            if self._rows is not None:
+                self._rows.append(_as_dict(row))
+
+    @property
+    def cost(self) -> dict[str, Usd] | None:
+        """The sums; None where no line has a price: never $0 for what has none."""
+        if self.counts["unpriced"] == self.counts["lines"] > 0:
+            return None
+        return {key: Usd(pico) for key, pico in self._cost.items()}
+
+    def print_json(self) -> None:
+        """Print the document that docs/json.md describes."""
+        cost = self.cost
+        document: dict[str, Any] = {
+            **self.counts,
+            "cost": None if cost is None else {key: str(usd) for key, usd in cost.items()},
+            "bad_lines": [{"line": one.number, "reason": one.reason} for one in self.bad],
+            "output_basis": dict(self._bases.most_common()),
+        }
+        print_json(document if self._rows is None else {**document, "rows": self._rows})
+
+    def print(self) -> None:
+        """Print for people."""
+        counts, cost = self.counts, self.cost
+        for row in self._rows or ():
             price = row.get("unpriced") or f"{row['mean']:>14} {row['worst']:>14}"
             click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
         click.echo(f"lines     {counts['lines']:,}")
@@ -101,13 +115,50 @@ def command(
             f"input     {counts['input_tokens']:,} tokens"
             + (f" ({counted(counts['inexact'], 'line')} estimated)" if counts["inexact"] else "")
         )
-        if known:
-            click.echo(f"cost      {total['mean'].format()} expected, {total['worst'].format()} at worst")
-        for basis, number in bases.most_common():
+        if cost is not None:
+            click.echo(f"cost      {cost['mean'].format()} expected, {cost['worst'].format()} at worst")
+        for basis, number in self._bases.most_common():
             click.echo(f"output    {counted(number, 'line')}: {basis}")
         if counts["unpriced"]:
-            click.echo(f"unpriced  {counted(counts['unpriced'], 'line')}: {' · '.join(reasons)}")
-        for one in bad:
-            click.echo(f"line {one['line']}: {one['reason']}", err=True)
-    if bad or counts["unpriced"]:
-        sys.exit(1)
+            click.echo(f"unpriced  {counted(counts['unpriced'], 'line')}: {' · '.join(self._reasons)}")
+        for one in self.bad:
+            click.echo(f"line {one.number}: {one.reason}", err=True)
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "line": row.number,
+        "custom_id": row.custom_id,
+        "model": row.model,
+        "input_tokens": row.tokens,
+    }
+    if isinstance(row.cost, str):
+        return {**shown, "unpriced": row.cost}
+    return {**shown, **{key: str(amount) for key, amount in row.cost._asdict().items()}}
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open the job: its bytes, and how many they are where that is known (not for a pipe, nor for .gz)."""
+    if file == "-":
+        yield sys.stdin.buffer, None
+        return
+    with open_job(Path(file)) as stream:
+        yield stream, os.path.getsize(file) if os.path.isfile(file) and not file.endswith(".gz") else None
+
+
+def _watched(parts: Iterator[Part], size: int | None) -> Iterator[Part]:
+    """Show how far a terminal's user has to wait; anything else sees nothing."""
+    if not sys.stderr.isatty():
+        yield from parts
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    # No thread of its own: processes are forked below it.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
+        task = progress.add_task("", total=size)
+        for part in parts:
+            progress.update(task, advance=part.bytes, refresh=True)
+            yield part

@@ -16,7 +16,7 @@ from pricing.prices import PriceTable, load_prices
 from ..errors import ConfigError, NotOffered
 from ..limit import KNOWN, Limit
 from ..tiers import TierTable, load_tiers
-from ._prices import describe_prices, price_facts, prices_option
+from ._prices import describe_ended, describe_fees, describe_prices, fee_facts, price_facts, prices_option
 from ._shared import TIER, Day, print_json
 
 
@@ -88,6 +88,8 @@ def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTa
         "notes": list(card.notes),
         "conflicts": list(card.conflicts),
         "prices": describe_prices(table, card.model, today),
+        "prices_ended": describe_ended(table, card.model, today),
+        "fees": describe_fees(table, card.model, today) if card.endpoints.get("v1/responses") else {},
         "limits": _limits(card.model, only_tier, load_tiers()),
         "sources": [str(source) for source in card.sources],
     }
@@ -139,7 +141,9 @@ def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[s
         for one in documents:
             rates = one["prices"].get("standard", {}).get("usd_per_mtok", {})
             sizes = (one["context_window"], one["max_output_tokens"])
-            rows.append([one["model"], *sizes, rates.get("input"), rates.get("output")])
+            minute = one["prices"].get("standard", {}).get("usd_per_minute")
+            read = f"{minute}/min" if minute else rates.get("input")
+            rows.append([one["model"], *sizes, read, rates.get("output")])
     shown = [head] + [[f"{cell:,}" if type(cell) is int else cell or "-" for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in shown) for place in range(len(head))]
     for row, document in zip(shown, [{"shutdown": "shutdown"}, *documents], strict=True):
@@ -157,6 +161,11 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         label = key.replace("_", " ")
         if key == "prices":
             yield from price_facts(value)
+        elif key == "prices_ended":
+            for tier, day in value.items():
+                yield f"price {tier}", f"not known: the last known ended on {day}"
+        elif key == "fees":
+            yield from fee_facts(value)
         elif key == "limits":
             for tier, row in value.items():
                 if row.get("supported") is False:

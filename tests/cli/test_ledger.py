@@ -97,3 +97,16 @@ def test_accuracy_compares_sums(path: str, ratecard: Callable[..., Any]) -> None
         "search": (2, "0.004"), "ads": (2, "0.004")
     }  # fmt: skip
     assert "4 calls" in ratecard("ledger", "accuracy", path).out
+
+
+def test_estimate_expects_what_a_ledger_has_seen(job: Path, ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """With --ledger, replies are expected to be as large as those in it; without one they are strangers'."""
+    job.write_text('{"model": "o3", "input": "word"}\n', encoding="utf-8")
+    with Ledger(tmp_path / "seen.db") as ledger:
+        for _ in range(30):
+            entry_id = ledger.pend(model="o3", endpoint="e", estimate=None)
+            ledger.post(entry_id, usage=Usage(1, output_tokens=77), cost=None)
+    learned = ratecard("estimate", str(job), "--ledger", str(tmp_path / "seen.db"), "--json").document
+    assert list(learned["output_basis"]) == ["learned: 30 replies of o3 in the ledger"]
+    assert "prior" in next(iter(ratecard("estimate", str(job), "--json").document["output_basis"]))
+    assert "no such ledger" in ratecard("estimate", str(job), "--ledger", "none.db").err

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types import CompletionUsage
 
 from pricing import Cost, Unpriced, Usage, Usd, cost
 from pricing.errors import ConfigError, UnpricedError
@@ -249,6 +250,12 @@ def test_a_past_day_has_its_past_price(at: date, prices: tuple[str, str, str]) -
     assert cost(CHAT, model="o3", at=at).total == by_hand(CHAT, *prices)
 
 
+def test_the_sdk_s_own_usage_is_priced() -> None:
+    """The object that the openai client gives costs what the reply's own does."""
+    usage = CompletionUsage(total_tokens=12_345 + 6_789, **CHAT)
+    assert cost(usage, model="o3").total == by_hand(CHAT, "2", "0.5", "8")  # type: ignore[arg-type]
+
+
 def test_a_usage_prices_like_the_reply_it_came_from() -> None:
     """A Usage, its dictionary, and the reply's own object have one cost; contradictions go into the notes."""
     usage = Usage.from_response(CHAT)
@@ -310,9 +317,11 @@ def test_a_long_price_that_nobody_states_is_unpriced(model: str, tier: str | Non
         ({"usage": Usage(0, output_rejected_prediction_tokens=10), "model": "gpt-4o"}, "100"),
         ({"usage": Usage(0, web_search_calls=3, file_search_calls=2), "model": "o3"}, "35000"),
         ({"usage": Usage(0, web_search_preview_calls=1), "model": "o3"}, "10000"),
+        ({"usage": Usage(0, web_search_preview_calls=1), "model": "gpt-4o-mini"}, "25000"),
         ({"usage": Usage(0, code_interpreter_sessions=1, code_interpreter_sessions_64g=1), "model": "o3"}, "1950000"),
         ({"usage": Usage(0, storage_byte_days=3 * 2**30), "model": "o3"}, "300000"),
         ({"usage": Usage(5, **{"gpt-image-2/output_image_tokens": 100}), "model": "gpt-6-sol"}, "3010"),
+        ({"usage": Usage(5, **{"o3-pro/cached_input_tokens": 100}), "model": "gpt-6-sol"}, "2010"),
         ({"usage": Usage(1_000_000, requests=9), "model": "gpt-6-sol", "region": "eu"}, "2200000"),
         ({"usage": Usage(1_000, web_search_calls=1), "model": "gpt-6-sol", "region": "us"}, "12200"),
         ({"usage": Usage(1_000), "model": "o3", "region": "eu"}, "2000"),
@@ -341,6 +350,8 @@ def test_everything_that_is_billed_has_its_price(call: dict[str, Any], millionth
         ({"usage": Usage(1, **{"image_gen/output_tokens": 1}), "model": "o3"}, "no price row for 'image_gen'"),
         ({"usage": Usage(1, cache_write_7d_tokens=1), "model": "gpt-6-sol"}, "no price for cache write 7d tokens"),
         ({"usage": Usage(1), "model": "whisper-1"}, "no price for input tokens"),
+        ({"usage": Usage(0, 0, 0, 1), "model": "text-embedding-3-small"}, "no price for output tokens"),
+        ({"usage": Usage(0, 0, 0, 0, 1), "model": "text-embedding-3-small"}, "no price for reasoning tokens"),
         ({"usage": Usage(1), "model": "gpt-audio", "region": "eu"}, "nobody says whether gpt-audio costs more"),
         ({"usage": Usage(1), "model": "o3", "completion_window": "2h"}, "no window_2h price row"),
         ({"usage": Usage(1, web_search_calls=1), "model": "o3", "at": date(2026, 7, 14)}, "web_search_calls"),

@@ -12,30 +12,46 @@ import pytest
 
 from pricing.tokens import Count, count_input, count_tokens
 
-DATA = Path(__file__).parent.parent / "data" / "fixtures.json.gz"
+DATA = Path(__file__).parent.parent / "data"
 ENDPOINTS = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 IN_BODY = ("model", "instructions", "tools", "tool_choice")
 
 UNEXPLAINED = {
     # 29 tokens of "Explain me how to cook uruguayan alfajor…"; recorded on 2025-03-27 as 88.
     "pai-66": 59,
-    # One output function of two properties is 58 tokens; recorded, in the same suite, as 286.
-    "pai-63": 228,
 }
-"""Early Responses calls whose reported input holds a prompt that nobody sent: id → tokens that we miss."""
+"""An early Responses call whose reported input holds a prompt that nobody sent: id → tokens that we miss."""
+
+HIDDEN = {"pai-63": 225}
+"""Another one, with a tool: within our bounds, which know of such calls. id → tokens beyond our best number."""
 
 NOT_PUBLISHED = {"pai-89": -11}
 """Families with a message format of their own (search-preview): id → what the API reported beyond our best number."""
 
+BY_HAND = {"test_openai_responses_verbosity.yaml#0": -3, "test_responses_usage_limit_not_exceeded.yaml#1": 1}
+"""Cases whose replies name gpt-5 and gpt-4.1-mini, where every other reply names their snapshots: most likely written
+by hand. Name → tokens beyond our number."""
+
+OTHER_ITEMS = ("compaction", "additional_tools", "configuration_update")
+"""Input items that are no messages, in cases that are otherwise plain."""
+
 
 @cache
 def rows() -> tuple[dict[str, Any], ...]:
-    with gzip.open(DATA, "rt", encoding="utf-8") as file:
+    with gzip.open(DATA / "fixtures.json.gz", "rt", encoding="utf-8") as file:
         return tuple(json.load(file)["token_counts"])
+
+
+@cache
+def cases() -> tuple[dict[str, Any], ...]:
+    with gzip.open(DATA / "token_cases.json.gz", "rt", encoding="utf-8") as file:
+        return tuple(json.load(file))
 
 
 def count(row: dict[str, Any]) -> Count:
     body = {key: row[key] for key in IN_BODY if key in row}
+    if "matches cl100k_base" in row["model"]:
+        body["model"] = "gpt-4"  # a printed example without a model
     body["messages" if row["endpoint"] == "chat" else "input"] = row["messages"]
     return count_input(body, ENDPOINTS[row["endpoint"]])
 
@@ -63,7 +79,7 @@ def test_tools_are_counted_closely() -> None:
     errors = [count(row).tokens - row["input_tokens"] for row in rows() if "tools" in row]
     assert len(errors) == 21
     assert sum(abs(error) <= 6 for error in errors) == 19
-    assert sum(abs(error) <= 1 for error in errors) == 16
+    assert sum(abs(error) <= 1 for error in errors) == 19
 
 
 def test_the_truth_lies_within_the_bounds() -> None:
@@ -78,11 +94,11 @@ def test_the_truth_lies_within_the_bounds() -> None:
             assert counted.low == counted.high
 
 
-@pytest.mark.parametrize("row_id", [*UNEXPLAINED, *NOT_PUBLISHED])
+@pytest.mark.parametrize("row_id", [*UNEXPLAINED, *HIDDEN, *NOT_PUBLISHED])
 def test_the_odd_rows_stay_as_odd_as_they_were(row_id: str) -> None:
     """A row that is excused is off by what its excuse says, so that a new mistake cannot hide behind it."""
     row = with_id(row_id)
-    assert row["input_tokens"] - count(row).tokens == (UNEXPLAINED | NOT_PUBLISHED)[row_id]
+    assert row["input_tokens"] - count(row).tokens == (UNEXPLAINED | HIDDEN | NOT_PUBLISHED)[row_id]
 
 
 def test_the_first_chat_model_has_its_own_rule() -> None:
@@ -110,3 +126,39 @@ def test_empty_instructions_are_no_message() -> None:
     """The recorded request of this row carried empty instructions, and they were not billed as a message."""
     row = with_id("pai-67")
     assert count(row | {"instructions": ""}) == count(row) == (15, 15, 15, True, "")
+
+
+def errors_of(*features: str) -> list[int]:
+    """Our number minus the reported one, for every case with these features and no others."""
+    return [
+        count_input(case["request"], case["endpoint"]).tokens - case["input_tokens"]
+        for case in cases()
+        if set(case["features"]) - {"published"} == set(features)
+        and not any(f'"{kind}"' in json.dumps(case["request"]) for kind in OTHER_ITEMS)
+    ]
+
+
+def test_almost_all_plain_cases_are_exact() -> None:
+    """Texts and messages of 2024 to 2026, hand-written and pro-mode cases counted in: 19 of 20 to the token."""
+    errors = errors_of()
+    assert len(errors) == 156
+    assert sum(error == 0 for error in errors) >= 0.95 * len(errors)
+
+
+@pytest.mark.parametrize(("features", "number"), [(("tools",), 125), (("tools", "tool_history"), 80)])
+def test_tool_cases_are_counted_closely(features: tuple[str, ...], number: int) -> None:
+    """Definitions, and calls with their results: 17 of 20 are met within six tokens."""
+    errors = errors_of(*features)
+    assert len(errors) == number
+    assert sum(abs(error) <= 6 for error in errors) >= 0.85 * len(errors)
+
+
+def test_every_case_lies_within_its_bounds() -> None:
+    """Schemas, images, audio, files, hosted tools and items of every kind: the reported count is within our bounds."""
+    outside = {}
+    for case in cases():
+        counted = count_input(case["request"], case["endpoint"])
+        assert counted.exact == (not counted.why)
+        if not counted.low <= case["input_tokens"] <= counted.high:
+            outside[case["source"].split()[-1]] = case["input_tokens"] - counted.tokens
+    assert outside == BY_HAND

@@ -381,6 +381,24 @@ def test_names_that_a_ledger_does_not_keep_are_counted_as_text() -> None:
     assert tokens_of(usage.as_dict()) == (100, 0)
 
 
+def test_sums_that_contradict_themselves_are_fresh_text() -> None:
+    """A row of the Usage API whose parts are more than its totals is all taken as text at the full price, and noted."""
+    usage = Usage.from_response({**SUMMED, "input_tokens": 10})
+    assert usage == Usage(10, output_tokens=500)
+    assert usage is not None
+    assert usage.notes == ("the parts are more than the totals: all taken as fresh text",)
+    assert Usage.from_response({**SUMMED, "output_tokens": "many"}) is None
+    assert Usage.from_response({"object": "organization.usage.images.result", "images": None}) is None
+
+
+def test_a_picture_whose_tokens_cannot_be_read_has_no_price() -> None:
+    """Tokens of a tool that cannot be read are not forgotten: they are of a kind that nothing prices."""
+    told = {"image_gen": {"total_tokens": 9, "input_tokens": "nine"}}
+    usage = Usage.from_reply({"usage": USED, "tool_usage": told})
+    assert usage is not None
+    assert dict(usage.extra) == {"image_gen/unreadable_tokens": 1}
+
+
 def test_a_sum_needs_usages() -> None:
     """A usage is added to usages only."""
     with pytest.raises(TypeError):

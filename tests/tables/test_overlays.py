@@ -144,7 +144,8 @@ fees:
     assert later.total == Usd.parse("6.101")
     assert isinstance(later, Cost)
     assert later.priced_by["teleports"] == "acme.yaml:teleports/2026-07-01"
-    assert table.fees(date(2026, 6, 2))[-1].id == "acme.yaml:teleports/2026-06-01"
+    assert [fee.id for fee in table.fees("o3", date(2026, 6, 2))][-1] == "acme.yaml:teleports/2026-06-01"
+    assert table.fee("teleports", "o3-pro", date(2026, 6, 2)) is None
 
 
 def test_estimates_are_made_at_the_overlay_s_prices(write: Callable[..., Path]) -> None:

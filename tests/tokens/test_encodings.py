@@ -15,6 +15,7 @@ import pytest
 from pricing.tokens import count_text, count_tokens, encoding_for
 from pricing.tokens import text as text_module
 from pricing.tokens.encodings import get_encoding, read_ranks
+from pricing.tokens.guess import guess_text
 
 ENCODINGS = ("o200k_base", "cl100k_base")
 
@@ -66,13 +67,21 @@ def test_known_texts_have_their_known_counts(text: str, o200k: int, cl100k: int)
         ("gpt-4.1-nano", "o200k_base"),
         ("gpt-3.5-turbo-0301", "cl100k_base"),
         ("text-embedding-3-small", "cl100k_base"),
-        ("nobody-knows", "o200k_base"),
+        ("davinci-002", "cl100k_base"),
+        ("gpt-5.6-sol", "o200k_base"),
     ],
 )
 def test_a_model_counts_with_its_encoding(model: str, encoding: str) -> None:
     """Models, snapshots and fine-tunes find their encoding; the longest name wins."""
     assert encoding_for(model) == encoding
     assert count_tokens("お誕生日おめでとう", model) == {"o200k_base": 8, "cl100k_base": 9}[encoding]
+
+
+@pytest.mark.parametrize("model", ["nobody-knows", "gpt-6-astra", "my-azure-deployment"])
+def test_an_encoding_that_nobody_published_is_not_made_up(model: str) -> None:
+    """Such a model has no encoding, and its texts are estimated from their bytes."""
+    assert encoding_for(model) is None
+    assert count_tokens("お誕生日おめでとう", model) == guess_text("お誕生日おめでとう").likely
 
 
 OFFLINE = """

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pricing.cards import resolve
 from pricing.cost import Unpriced, cost
 from pricing.errors import ConfigError
 from pricing.estimate import NO_CARD_WORST, CostRange, Estimate, estimate
@@ -169,6 +170,16 @@ def test_a_malformed_part_makes_the_count_inexact(body: dict[str, Any], endpoint
     assert words in counted.why
     assert len(counted.why) < 200
     assert counted.low <= counted.tokens <= counted.high
+
+
+def test_no_input_is_larger_than_the_context_window() -> None:
+    """What the server adds from its store is bounded by the window; in pro mode several runs are billed together."""
+    body = {"model": "gpt-5.5", "input": "Hello! " * 1_000, "previous_response_id": "resp_1"}
+    card = resolve("gpt-5.5")
+    assert card is not None
+    assert card.context_window is not None
+    assert count_input(body, "/v1/responses").high == card.context_window
+    assert count_input({**body, "reasoning": {"mode": "pro"}}, "/v1/responses").high > card.context_window
 
 
 @pytest.mark.parametrize("value", [5, None, {"role": "user", "content": "Hello!"}])
