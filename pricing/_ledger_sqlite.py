@@ -223,6 +223,7 @@ class SqliteBook(Turns):
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                self._tags.clear()  # that they are counted may be taken back as well
                 if db.in_transaction:  # a full disk has rolled back already
                     db.execute("ROLLBACK")
                 raise

@@ -141,6 +141,19 @@ def test_a_span_that_is_open_gets_an_event(ledger: Ledger, monkeypatch: pytest.M
     assert (facts["percent"], facts["spent_usd"]) == (50, "6")
 
 
+def test_a_refusal_leaves_a_tag_s_budget_counting(ledger: Ledger) -> None:
+    """When the first call that a tag's budget ever judges is refused, the later ones are counted all the same."""
+    before = Budget.parse("100 USD/day")
+    spend(ledger, before, 3, tags={"team": "a"})
+    budget = Budget.parse("10 USD/day tag:team")
+    with pytest.raises(OverBudget):
+        spend(ledger, budget, 8, tags={"team": "a"})
+    spend(ledger, budget, 4, tags={"team": "a"})
+    with pytest.raises(OverBudget):
+        spend(ledger, budget, 4, tags={"team": "a"})
+    assert ledger.counted(budget, tags={"team": "a"}).spent == Usd.parse(7)
+
+
 def test_warn_lets_everything_pass(ledger: Ledger, told: list[Alert]) -> None:
     """A budget that only warns refuses neither what overshoots nor what has no price."""
     budget = Budget.parse("1 USD/day warn")._replace(on_threshold=told.append)
