@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
 
 from .budget import DAY_US, SLOT_US
 from .errors import LedgerError
@@ -44,17 +45,11 @@ _ADDED = (
 _ADD = tuple(f"ALTER TABLE entries ADD COLUMN {column}" for column in _ADDED)
 
 _COUNTERS = (
-    "CREATE INDEX entries_pending ON entries (created_us) WHERE state = 'pending'",
     "CREATE TABLE watched (tag TEXT PRIMARY KEY, path TEXT NOT NULL) STRICT, WITHOUT ROWID",
     """
 CREATE TABLE sums (
-    scope TEXT NOT NULL, value TEXT NOT NULL, days INTEGER NOT NULL, slot INTEGER NOT NULL,
-    usd INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (scope, value, days, slot)
-) STRICT, WITHOUT ROWID
-""",
-    """
-CREATE TABLE held (
-    scope TEXT NOT NULL, value TEXT NOT NULL, usd INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (scope, value)
+    scope TEXT NOT NULL, value TEXT NOT NULL, kind INTEGER NOT NULL, slot INTEGER NOT NULL,
+    usd INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (scope, value, kind, slot)
 ) STRICT, WITHOUT ROWID
 """,
     """
@@ -63,15 +58,18 @@ CREATE TABLE alerts (
 ) STRICT, WITHOUT ROWID
 """,
 )
+_QUARTER, _DAY, _HELD = 0, 1, 2
+"""Kinds of sums: spent in a quarter of an hour, in a day (UTC); held. All in one table, for a commit costs as much as
+the pages it changes."""
 _BY_RESPONSE = "CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL"
 
 COUNT = """
 SELECT COALESCE(SUM(usd), 0), COALESCE(SUM(pico), 0) FROM (
-    SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND days = 0 AND slot >= ?3 AND slot < ?4
-    UNION ALL SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND days = 1 AND slot >= ?5)
+    SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND kind = 0 AND slot >= ?3 AND slot < ?4
+    UNION ALL SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND kind = 1 AND slot >= ?5)
 """
 """Spent in a part of the ledger: scope, value, first quarter, the quarter at which days begin, first day."""
-HELD = "SELECT usd, pico FROM held WHERE scope = ? AND value = ?"
+HELD = "SELECT usd, pico FROM sums WHERE scope = ? AND value = ? AND kind = 2"
 FIRST_TIME = """
 INSERT INTO alerts VALUES (?1, ?2, ?3)
 ON CONFLICT DO UPDATE SET mark_us = excluded.mark_us WHERE mark_us <= excluded.mark_us - ?4
@@ -84,58 +82,57 @@ def _charge(row: str) -> str:
     return f"(CASE WHEN {row}.state IN ('posted', 'expired') THEN {amount} ELSE 0 END)"
 
 
-def _scopes(row: str) -> str:
-    """The parts of the ledger that a row belongs to, as rows of scope and value."""
+_ADD_UP = "ON CONFLICT DO UPDATE SET usd = usd + excluded.usd, pico = pico + excluded.pico;"
+
+
+def _parts(row: str) -> tuple[tuple[str, str, str, str], ...]:
+    """The parts of the ledger that a row may belong to: name, when it does, scope and value, and where they stand.
+
+    Each is a trigger of its own, because SQLite inserts one row much faster than the rows of a query.
+    """
     value = f"(CASE WHEN json_valid({row}.tags) THEN {row}.tags -> path END)"
     return (
-        f"SELECT '' AS scope, '' AS value UNION ALL SELECT 'run', {row}.run WHERE {row}.run <> '' "
-        f"UNION ALL SELECT tag, {value} FROM watched WHERE {value} IS NOT NULL"
+        ("all", "true", "'', ''", ""),
+        ("run", f"{row}.run <> ''", f"'run', {row}.run", ""),
+        ("tag", f"{row}.tags <> '{{}}'", f"tag, {value}", f"FROM watched WHERE {value} IS NOT NULL"),
     )
 
 
-def _hold(row: str, sign: str) -> str:
-    """Add what a pending row holds, or take it away."""
+def _row(values: str, source: str) -> str:
+    return f"SELECT {values} {source}" if source else f"VALUES ({values})"
+
+
+def _hold(name: str, event: str, row: str, when: str, sign: str) -> Iterator[str]:
+    """Triggers that add what a pending row holds, or take it away."""
     usd, pico = (f"{sign}({row}.worst {op} {PICO})" for op in ("/", "%"))
-    return f"""
-INSERT INTO held SELECT scope, value, {usd}, {pico} FROM ({_scopes(row)}) WHERE true
-ON CONFLICT DO UPDATE SET usd = usd + excluded.usd, pico = pico + excluded.pico;
+    for part, is_in, key, source in _parts(row):
+        yield f"""
+CREATE TRIGGER {name}_{part} AFTER {event} ON entries WHEN {when} AND {row}.worst <> 0 AND {is_in} BEGIN
+    INSERT INTO sums {_row(f"{key}, {_HELD}, 0, {usd}, {pico}", source)} {_ADD_UP} END
 """
 
 
-def _spend(row: str, *signed: tuple[str, str]) -> str:
-    """Add what rows count as spent, each with its sign, by quarter and by day."""
+def _spend(name: str, event: str, row: str, when: str, *signed: tuple[str, str]) -> Iterator[str]:
+    """Triggers that add what rows count as spent, each with its sign, by quarter and by day."""
     usd, pico = (" ".join(f"{sign} {charge} {op} {PICO}" for sign, charge in signed) for op in ("/", "%"))
-    slots = f"SELECT 0 AS days, {row}.created_us / {SLOT_US} AS slot UNION ALL SELECT 1, {row}.created_us / {DAY_US}"
-    return f"""
-INSERT INTO sums SELECT scope, value, days, slot, {usd}, {pico} FROM ({_scopes(row)}), ({slots}) WHERE true
-ON CONFLICT DO UPDATE SET usd = usd + excluded.usd, pico = pico + excluded.pico;
-"""
+    for part, is_in, key, source in _parts(row):
+        rows = (
+            _row(f"{key}, {kind}, {row}.created_us / {length_us}, {usd}, {pico}", source)
+            for kind, length_us in ((_QUARTER, SLOT_US), (_DAY, DAY_US))
+        )
+        both = " ".join(f"INSERT INTO sums {each} {_ADD_UP}" for each in rows)
+        yield f"CREATE TRIGGER {name}_{part} AFTER {event} ON entries WHEN {when} AND {is_in} BEGIN {both} END"
 
 
+_PENDING, _ENDED = "old.state = 'pending'", "old.state <> 'pending'"
 _TRIGGERS = (
-    # Entries are only ever inserted pending.
-    f"CREATE TRIGGER entries_begin AFTER INSERT ON entries WHEN new.worst <> 0 BEGIN {_hold('new', '')} END",
-    f"""
-CREATE TRIGGER entries_free AFTER UPDATE OF state ON entries WHEN old.state = 'pending' AND old.worst <> 0
-BEGIN {_hold("old", "-")} END
-""",
-    f"""
-CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries WHEN old.state = 'pending' AND {_charge("new")} <> 0
-BEGIN {_spend("new", ("+", _charge("new")))} END
-""",
-    f"""
-CREATE TRIGGER entries_news AFTER UPDATE OF state, cost ON entries WHEN old.state <> 'pending'
-BEGIN {_spend("new", ("+", _charge("new")), ("-", _charge("old")))} END
-""",
+    *_hold("entries_begin", "INSERT", "new", "new.state = 'pending'", ""),
+    *_hold("entries_free", "UPDATE OF state", "old", _PENDING, "-"),
+    *_spend("entries_end", "UPDATE OF state", "new", f"{_PENDING} AND {_charge('new')} <> 0", ("+", _charge("new"))),
+    *_spend("entries_news", "UPDATE OF state, cost", "new", _ENDED, ("+", _charge("new")), ("-", _charge("old"))),
     # For a row that somebody deletes because it is damaged.
-    f"""
-CREATE TRIGGER entries_gone AFTER DELETE ON entries WHEN old.state <> 'pending'
-BEGIN {_spend("old", ("-", _charge("old")))} END
-""",
-    f"""
-CREATE TRIGGER entries_lost AFTER DELETE ON entries WHEN old.state = 'pending' AND old.worst <> 0
-BEGIN {_hold("old", "-")} END
-""",
+    *_spend("entries_gone", "DELETE", "old", _ENDED, ("-", _charge("old"))),
+    *_hold("entries_lost", "DELETE", "old", _PENDING, "-"),
 )
 
 
@@ -143,12 +140,12 @@ def _recount(scope: str, value: str) -> tuple[str, ...]:
     """Count everything anew for the parts that an expression names; rows for which it is NULL belong to none."""
     charge, parts = _charge("entries"), ", ".join(f"SUM({{0}} {op} {PICO})" for op in ("/", "%"))
     sums = (
-        f"INSERT INTO sums SELECT {scope}, {value}, {days}, created_us / {length_us}, {parts.format(charge)} "
+        f"INSERT INTO sums SELECT {scope}, {value}, {kind}, created_us / {length_us}, {parts.format(charge)} "
         f"FROM entries WHERE {value} IS NOT NULL AND {charge} <> 0 GROUP BY 2, 4"
-        for days, length_us in ((0, SLOT_US), (1, DAY_US))
+        for kind, length_us in ((_QUARTER, SLOT_US), (_DAY, DAY_US))
     )
     held = (
-        f"INSERT INTO held SELECT {scope}, {value}, {parts.format('worst')} FROM entries "
+        f"INSERT INTO sums SELECT {scope}, {value}, {_HELD}, 0, {parts.format('worst')} FROM entries "
         f"WHERE {value} IS NOT NULL AND state = 'pending' AND worst <> 0 GROUP BY 2"
     )
     return (*sums, held)

@@ -20,7 +20,7 @@ from typing import Any
 from ._ledger_budgets import Counted, check_budgets
 from ._ledger_schema import APPLICATION_ID, BUSY_MS, COUNT, FIRST_TIME, HELD, prepare, watch_tag
 from ._ledger_turns import Turns, alone, ending
-from .budget import DAY_US, SLOT_US, Budget, Scope
+from .budget import DAY_US, EVERYTHING, SLOT_US, Budget, Scope
 from .entries import LEASE_OVER, NEXT, Closing, Entry, duplicate, takes
 from .errors import LedgerError
 from .money import PICO, Usd
@@ -56,6 +56,7 @@ class SqliteBook(Turns):
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._tags: set[str] = set()  # names of tags that are known to be counted apart
+        self._oldest_us: int | None = None  # nothing that holds was begun before; None when that is not known
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
@@ -68,7 +69,7 @@ class SqliteBook(Turns):
             entry_id = self._execute(_INSERT, row).lastrowid
         else:
             with self._writing() as db:
-                db.execute(_LOST, (entry.created_us, LEASE_OVER, lost_us))
+                self._give_up(db, entry.created_us, lost_us)
                 counted = check_budgets(
                     budgets, entry, lambda budget, scope: self._count(db, budget, scope, entry.created_us)
                 )
@@ -79,7 +80,7 @@ class SqliteBook(Turns):
     @alone
     def counted(self, budget: Budget, scope: Scope, now_us: int, lost_us: int) -> tuple[Usd, Usd]:
         with self._writing() as db:
-            db.execute(_LOST, (now_us, LEASE_OVER, lost_us))
+            self._give_up(db, now_us, lost_us)
             return self._count(db, budget, scope, now_us)
 
     @alone
@@ -192,6 +193,16 @@ class SqliteBook(Turns):
         if db is not None and db.in_transaction:
             db.execute("ROLLBACK")
 
+    def _give_up(self, db: sqlite3.Connection, now_us: int, lost_us: int) -> None:
+        """End what is pending for longer than its lease. The entries are only looked through when there may be one."""
+        if self._oldest_us is not None and self._oldest_us >= lost_us:
+            return
+        oldest_us = None
+        if db.execute(HELD, EVERYTHING).fetchone() not in (None, (0, 0)):
+            db.execute(_LOST, (now_us, LEASE_OVER, lost_us))
+            (oldest_us,) = db.execute("SELECT MIN(created_us) FROM entries WHERE state = 'pending'").fetchone()
+        self._oldest_us = now_us if oldest_us is None else min(oldest_us, now_us)
+
     def _count(self, db: sqlite3.Connection, budget: Budget, scope: Scope, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
         name, value = scope
@@ -223,7 +234,8 @@ class SqliteBook(Turns):
                 yield db
                 db.execute("COMMIT")
             except BaseException:
-                self._tags.clear()  # that they are counted may be taken back as well
+                self._tags.clear()  # what was found out may be taken back as well
+                self._oldest_us = None
                 if db.in_transaction:  # a full disk has rolled back already
                     db.execute("ROLLBACK")
                 raise

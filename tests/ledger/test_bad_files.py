@@ -428,8 +428,7 @@ def test_only_what_was_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "request_id", "asked_model", "asked_tier", "effort", "attempt", "wait_us", "latency_us", "expected",
     } == set(Entry._fields)  # fmt: skip
     assert columns == {
-        "sums": {"scope", "value", "days", "slot", "usd", "pico"},
-        "held": {"scope", "value", "usd", "pico"},
+        "sums": {"scope", "value", "kind", "slot", "usd", "pico"},
         "watched": {"tag", "path"},
         "alerts": {"budget", "percent", "mark_us"},
     }
