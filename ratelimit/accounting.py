@@ -52,7 +52,7 @@ class Accountant:
     untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_learned", "_prices", "_tags", "asks_usage", "ledger", "untold")
+    __slots__ = ("_at", "_binding", "_budgets", "_learned", "_prices", "_tags", "asks_usage", "ledger", "untold")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Accountant:
         self.asks_usage = ask_usage
         self._learned: Learned | None = None
         self._budgets = tuple(budgets)
+        self._binding = any(budget.action != "warn" for budget in self._budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
         self._at = at
@@ -143,7 +144,7 @@ class Accountant:
         tier = _tier(outcome.service_tier, asked)
         model = outcome.model or call.model
         price = self._price(usage, model, tier, self._day())
-        if not exact and self._budgets and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
+        if not exact and self._binding and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
             dearest = self._price(usage, model, _DEAREST, self._day())
             if isinstance(price, Cost) and isinstance(dearest, Cost) and dearest.total > price.total:
                 tier, price = _DEAREST, dearest
@@ -216,7 +217,7 @@ class Accountant:
         else:
             what = "the reply carried no usage"
         hides = reasons(model) or reasons(call.model)
-        if self._budgets and (hides or not seen):
+        if self._binding and (hides or not seen):
             output = max(seen, guess.output_worst)
             row = self._prices.lookup(model, asked_tier(call.body), self._day())
             kind = "input" if row is None else dearest_input(row, call.body)

@@ -15,6 +15,8 @@ from typing import Any
 from ._json import loads
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
+MOST = 256 * 1024
+"""Bytes of one event kept until its end comes: a chunk with a usage has a few hundred."""
 _ASK = b'"stream_options":{"include_usage":true}'
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DATA = re.compile(rb"data: ?(.*?)\s*", re.DOTALL)
@@ -51,6 +53,8 @@ class Stripper:
             out.append(stripped(data[start : end.end()]))
             start = end.end()
         self._rest = data[start:]
+        if len(self._rest) > MOST:  # it can only be longer than a usage is, and waiting for its end would take for ever
+            out.append(self.rest())
         return b"".join(out)
 
     def rest(self) -> bytes:

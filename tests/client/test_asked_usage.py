@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import ratelimit
 from pricing.ledger import Ledger
 from ratelimit.emulator import Emulator
-from ratelimit.usage_chunk import Stripper, asking
+from ratelimit.usage_chunk import MOST, Stripper, asking
 
 from .replies import DAY, LIMITS
 
@@ -187,6 +187,14 @@ def test_how_the_stream_is_cut_changes_nothing(sizes: list[int], windows: bool) 
         complete = raw[:at].rpartition(b"\n\n" if not windows else b"\r\n\r\n")[0]
         assert len(seen) >= len(complete) - raw.count(b'"usage":null') * 13 - 300
     assert seen + stripper.rest() == wanted
+
+
+def test_an_endless_event_passes_as_it_comes() -> None:
+    """What grows beyond any chunk of a usage is neither kept nor looked at, and what follows is read again."""
+    stripper, long = Stripper(), b'data: {"choices":[],"usage":{"x":"' + b"y" * 1_000_000
+    passed = sum(len(stripper.feed(long[at : at + 1_000])) for at in range(0, len(long), 1_000))
+    assert passed >= len(long) - MOST - 1_000
+    assert stripper.feed(b'"}}\n\n' + stream(True)).endswith(stream(False))
 
 
 def recorded() -> Iterator[str]:

@@ -102,11 +102,12 @@ def test_a_budget_is_not_overshot_by_hidden_reasoning() -> None:
         assert "worst case" in entry.why
 
 
+@pytest.mark.parametrize("budget", [None, "1 USD/day warn"])
 @pytest.mark.parametrize("cut", [False, True], ids=["complete", "cut"])
-def test_hidden_reasoning_is_charged_at_the_mean_without_a_budget(cut: bool) -> None:
-    """Without a budget the report says what such calls cost on average, never the cents of the visible text."""
+def test_hidden_reasoning_is_charged_at_the_mean_without_a_budget(cut: bool, budget: str | None) -> None:
+    """Without a budget that binds the report says what such calls cost on average, not the cents of the text."""
     ledger = Ledger()
-    client = wrapped(lambda _: streaming(httpx2, sse(chunk(content="Hello.")), cut=cut), ledger=ledger)
+    client = wrapped(lambda _: streaming(httpx2, sse(chunk(content="Hello.")), cut=cut), ledger=ledger, budget=budget)
     with pytest.raises(openai.OpenAIError) if cut else nullcontext():
         stream_chat(client)
     entry = only(ledger)

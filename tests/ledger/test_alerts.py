@@ -5,6 +5,7 @@ And: what a budget does about a call that does not fit, or has no price, is what
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 import ratelimit
@@ -22,6 +24,7 @@ from pricing.budget import Alert
 from pricing.budget_file import load_budgets, read_budgets
 from pricing.errors import ConfigError, OverBudget, TableError
 from pricing.prices import PriceRow
+from ratelimit.context import deadline
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
 HOUR_US = 3_600_000_000
@@ -262,3 +265,57 @@ def test_wrap_refuses_a_budget_that_cannot_be(tmp_path: Path) -> None:
         ratelimit.transports.httpx2.CostTransport(
             None, ledger=Ledger(), budget=Budget(Usd(1), "day", rolling=True, action="slow")
         )
+
+
+REPLY = {"model": "o3", "usage": {"input_tokens": 0, "output_tokens": 1000}}
+BODY = {"model": "o3", "input": "x", "max_output_tokens": 1000, "service_tier": "default"}
+SLOW = "0.04 USD/hour slow"
+
+
+def test_an_awaiting_call_under_a_slow_budget_waits_too(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+    """The other colour waits in its event loop, and every call is sent in the end."""
+    clock.now_us -= clock.now_us % (24 * HOUR_US)
+    ledger, numbers, pauses = Ledger(now_us=clock), iter(range(9)), []
+
+    async def pause(duration_us: int) -> None:
+        pauses.append(duration_us)
+        clock.now_us += duration_us
+
+    async def answer(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={**REPLY, "id": f"r{next(numbers)}"})
+
+    async def main() -> None:
+        inner = httpx2.MockTransport(answer)
+        day = date(2026, 9, 15)
+        transport = ratelimit.transports.httpx2.AsyncCostTransport(inner, ledger=ledger, budget=SLOW, at=day)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            for _ in range(4):
+                assert (await client.post("http://test/v1/responses", json=BODY)).status_code == 200
+
+    monkeypatch.setattr("ratelimit.transports._async.pause_async", pause)
+    asyncio.run(main())
+    assert ledger.totals().posted_count == 4
+    assert 0.7 * HOUR_US < sum(pauses) < HOUR_US
+
+
+def test_a_slow_budget_waits_no_longer_than_it_may(clock: Any) -> None:
+    """With max_wait, or in a block with a deadline, what cannot be sent in time is refused, with the time it needs."""
+    clock.now_us -= clock.now_us % (24 * HOUR_US)
+    ledger, numbers = Ledger(now_us=clock), iter(range(9))
+    http = httpx2.Client(
+        transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={**REPLY, "id": f"r{next(numbers)}"}))
+    )
+    plain = openai.OpenAI(base_url="http://test/v1", api_key="test", max_retries=0, http_client=http)
+    day, limits = date(2026, 9, 15), {"rpm": 1000, "tpm": 1_000_000}
+    given: dict[str, Any] = {"limits": limits, "ledger": ledger, "budget": SLOW, "at": day}
+    ask = {"model": "o3", "input": "x", "max_output_tokens": 1000, "service_tier": "default"}
+    patient, hasty = ratelimit.wrap(plain, **given), ratelimit.wrap(plain, max_wait=0, **given)
+    for _ in range(2):
+        hasty.responses.create(**ask)
+    with pytest.raises(OverBudget) as refused:
+        hasty.responses.create(**ask)
+    assert refused.value.retry_after_us is not None
+    assert refused.value.retry_after_us > HOUR_US // 10
+    with deadline(0), pytest.raises((OverBudget, ratelimit.WouldWait)):
+        patient.responses.create(**ask)
+    assert ledger.totals().posted_count == 2
