@@ -87,6 +87,7 @@ def estimate(
     prices: PriceTable | None = None,
     input_count: Count | None = None,
     region: str | None = None,
+    prior: Prior | None = None,
 ) -> Estimate:
     """Estimate tokens and cost of one request body. Nothing is sent.
 
@@ -97,6 +98,7 @@ def estimate(
     at           the day whose prices apply; today unless told
     input_count  a count made earlier
     region       the region that processes it, where the account has chosen one: "eu", "us" …
+    prior        what such replies took before (learned.Learned); other people's traffic unless told
 
     Raises  ConfigError when the body is no JSON object, names no model, or fits no endpoint
     """
@@ -117,7 +119,7 @@ def estimate(
     row = price_row(name, "batch" if batch else tier, day, table)
     if is_media(endpoint):
         return _of_media(row, body, endpoint, name, count, day, table, region)
-    p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
+    p50, p95, worst, mean, basis = _output(body, endpoint, name, count, prior)
     priced = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
     return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
 
@@ -168,7 +170,9 @@ def reasons(model: str) -> bool:
     return model.startswith(_REASONING)
 
 
-def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) -> tuple[int, int, int, int, str]:
+def _output(
+    body: Mapping[str, Any], endpoint: str, model: str, count: Count, learned: Prior | None
+) -> tuple[int, int, int, int, str]:
     if endpoint.endswith(("embeddings", "moderations")):
         return 0, 0, 0, 0, "none: this endpoint produces no output tokens"
     card = resolve(model)
@@ -184,11 +188,11 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
             break
     if card is not None and card.context_window is not None:
         worst = max(0, min(worst, card.context_window - count.low))
-    prior = PRIOR_REASONING if reasons(model) else PRIOR_PLAIN
+    prior = learned or (PRIOR_REASONING if reasons(model) else PRIOR_PLAIN)
     choices = body.get("n")
     choices = choices if type(choices) is int and choices > 0 else 1
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
-    return p50, p95, worst * choices, mean, f"prior: {prior.source}{cap}"
+    return p50, p95, worst * choices, mean, f"{'prior' if learned is None else 'learned'}: {prior.source}{cap}"
 
 
 def asked_tier(body: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from pricing.budget import US_PER_S, Budget
+from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
+from pricing.learned import RECALLED, Learned, effort_of
 from pricing.ledger import Entry, Ledger
 from pricing.media import SPEECH, characters_of, images_of, is_media
 from pricing.money import Usd
@@ -28,7 +30,7 @@ from pricing.usage import Usage, with_tools
 from .context import CURRENT
 from .errors import RatecardWarning
 from .events import guarded
-from .reply import RUNNING, Outcome
+from .reply import RUNNING, Outcome, Trail
 
 if TYPE_CHECKING:
     from .call import Call
@@ -48,10 +50,13 @@ class Accountant:
     prices   the price table; the shipped one unless told
     at       day whose prices apply; the day of the call (UTC) unless told
     region   the region that processes the calls; the one of the host they are sent to, unless told
+    ask_usage  whether Chat streams are asked for their usage where their caller did not
     untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_prices", "_region", "_tags", "ledger", "untold")
+    __slots__ = (
+        "_at", "_binding", "_budgets", "_learned", "_prices", "_region", "_tags", "asks_usage", "ledger", "untold",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,11 +66,15 @@ class Accountant:
         tags: Mapping[str, str] | None = None,
         prices: PriceTable | None = None,
         at: date | None = None,
+        ask_usage: bool = True,
         region: str | None = None,
     ) -> None:
         self.ledger = ledger
         self._region = region
+        self.asks_usage = ask_usage
+        self._learned: Learned | None = None
         self._budgets = tuple(budgets)
+        self._binding = any(budget.action != "warn" for budget in self._budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
         self._at = at
@@ -73,6 +82,8 @@ class Accountant:
 
     def estimate(self, call: Call) -> Estimate:
         """Estimate a call. Done before it waits for admission: nothing slow may stand between admission and send."""
+        if self._learned is None:
+            self._learned = Learned(reversed(self.ledger.latest(RECALLED)))
         return estimate(
             call.body,
             endpoint=call.endpoint,
@@ -81,9 +92,10 @@ class Accountant:
             at=self._day(),
             prices=self._prices,
             region=self._region_of(call),
+            prior=self._learned.foresee(call.model, effort_of(call.body), self._tagged()),
         )
 
-    def open(self, call: Call, guess: Estimate) -> int:
+    def open(self, call: Call, guess: Estimate, attempt: int, waited_us: int | None) -> int:
         """Write the pending entry of a call about to be sent. Raises OverBudget: not sent, nothing written."""
         if self.untold:
             raise self.untold.pop()
@@ -94,25 +106,35 @@ class Accountant:
             endpoint=call.endpoint,
             estimate=None if isinstance(priced, Unpriced) else priced.mean,
             worst=self._worst(call, guess),
-            tags={**self._tags, **context.tags} if context.tags else self._tags,
+            tags=self._tagged(),
             service_tier=asked_tier(call.body),
             custom_id=context.custom_id,
             run=context.run,
             budgets=self._budgets,
+            effort=effort_of(call.body),
+            attempt=attempt,
+            wait_us=waited_us,
+            expected={
+                "input_tokens": guess.input.tokens,
+                "output_tokens": guess.output_mean,
+                "output_p50": guess.output_p50,
+                "output_p95": guess.output_p95,
+            },
         )
 
-    def failed(self, entry: int, error: BaseException, not_sent: bool) -> None:
+    def failed(self, entry: int, error: BaseException, not_sent: bool, latency_us: int | None) -> None:
         """End an entry whose request got no response."""
         name = type(error).__name__
         if not_sent:
             self.ledger.void(entry, f"{name}: not sent")
         else:
-            self.ledger.expire(entry, f"{name}: sent, and nobody knows whether it was billed; counted at its estimate")
+            why = f"{name}: sent, and nobody knows whether it was billed; counted at its estimate"
+            self.ledger.expire(entry, why, latency_us=latency_us)
 
-    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome) -> None:
+    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome, trail: Trail) -> None:
         """End (or, for a background response, identify) the entry of a call that got a response."""
         if not 200 <= outcome.status < 300:
-            self.ledger.void(entry, f"HTTP {outcome.status}: not billed")
+            self.ledger.void(entry, f"HTTP {outcome.status}: not billed", **trail._asdict())
             return
         background = call.body.get("background") is True  # only such a response goes on after its reply has ended
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
@@ -124,16 +146,18 @@ class Accountant:
             usage, why = self._reckon(call, guess, outcome)
             if usage is None and is_media(call.endpoint) and isinstance(guess.cost, Unpriced):
                 why = f"{why.partition(';')[0]}, and {guess.cost.reason}"
-                self.ledger.post(entry, usage=None, cost=Unpriced(why, call.model), exact=False, why=why)
+                self.ledger.post(
+                    entry, usage=None, cost=Unpriced(why, call.model), exact=False, why=why, **trail._asdict()
+                )
                 return
             if usage is None:
-                self.ledger.expire(entry, why, outcome.response_id)
+                self.ledger.expire(entry, why, outcome.response_id, **trail._asdict())
                 return
         asked = asked_tier(call.body)
         tier = _tier(outcome.service_tier, asked)
         model = outcome.model or call.model
         price = self._price(call, usage, model, tier, self._day())
-        if not exact and self._budgets and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
+        if not exact and self._binding and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
             dearest = self._price(call, usage, model, _DEAREST, self._day())
             if isinstance(price, Cost) and isinstance(dearest, Cost) and dearest.total > price.total:
                 tier, price = _DEAREST, dearest
@@ -146,7 +170,10 @@ class Accountant:
             service_tier=tier,
             exact=exact,
             why=why,
+            **trail._asdict(),
         )
+        if exact and self._learned is not None:
+            self._learned.add(call.model, effort_of(call.body), self._tagged(), usage.total_output)
         self._tell(posted, price)
 
     def polled(self, call: Call, outcome: Outcome) -> None:
@@ -205,7 +232,7 @@ class Accountant:
         else:
             what = "the reply carried no usage"
         hides = reasons(model) or reasons(call.model)
-        if self._budgets and (hides or not seen):
+        if self._binding and (hides or not seen):
             output = max(seen, guess.output_worst)
             row = self._prices.lookup(model, asked_tier(call.body), self._day())
             kind = "input" if row is None else dearest_input(row, call.body)
@@ -269,6 +296,10 @@ class Accountant:
         on_cost = CURRENT.get().on_cost
         if posted and on_cost is not None:
             guarded("on_cost", on_cost, price)
+
+    def _tagged(self) -> Mapping[str, str]:
+        tags = TAGS.get()
+        return {**self._tags, **tags} if tags else self._tags
 
     def _day(self) -> date:
         return self._at or datetime.now(UTC).date()

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING
 from pricing.usage import Usage
 
 from .call import Call
+from .clock import MonotonicClock
 from .context import CURRENT
 from .demand import Demand
-from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
+from .errors import ConfigError, LedgerError, OverBudget, RatecardError, RatecardWarning
 from .events import guarded
 from .gate import ENOUGH_REPLIES, Gate
 from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
 from .outputs import Kind
 from .preflight import check, warn_once
-from .reply import JsonReader, Outcome, StreamReader
+from .reply import JsonReader, Outcome, StreamReader, Trail
+from .usage_chunk import Stripper
 
 if TYPE_CHECKING:
     from .accounting import Accountant
     from .limiter import Limiter
     from .reservation import Reservation
 
+LOOK_AGAIN_US = 5_000_000
 LOOK_EVERY_US = 100_000
 """How often the rate-limit headers of a lane's replies are looked at: reading them costs more than what they add."""
 
@@ -36,6 +39,10 @@ NOT_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "LocalProtocolError"}
 )
 """Transport errors (httpx and httpx2 spell them alike) after which the server cannot have seen the request."""
+
+MOST_ID = 200
+"""Characters kept of the server's name of a request."""
+_CLOCK = MonotonicClock()
 
 MOST_REFUSALS = 100
 """Temporary 429s of one request that are queued again here: a rival may take the room again and again."""
@@ -45,11 +52,15 @@ class Tries:
     """The attempts at one request: how often it was refused, and how long it may still wait.
 
     tokens  what the server said that it charges for it, in the message of a 429; 0 where it has said nothing
+    retried    how often the SDK has sent it before, as its header says
+    paused_us  how long it has waited for slow budgets
     """
 
-    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "refused", "tokens")
+    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "_retries", "paused_us", "refused", "tokens")
 
-    def __init__(self, limiter: Limiter | None, max_wait_us: int | None) -> None:
+    def __init__(self, limiter: Limiter | None, max_wait_us: int | None, retried: str | None = None) -> None:
+        self._retries = int(retried) if retried is not None and retried.isdigit() and len(retried) < 4 else 0
+        self.paused_us = 0
         self._limiter = limiter
         self._max_wait_us = max_wait_us
         self._asked_us = limiter.clock.now_us() if limiter is not None and max_wait_us is not None else 0
@@ -62,29 +73,60 @@ class Tries:
             return None
         return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
 
+    def attempt(self) -> int:
+        """Which try of the request this is: after those of the SDK, of whoever stands above it, and of ours."""
+        return CURRENT.get().attempt + self._retries + self.refused
+
+    def slowed_us(self, error: OverBudget) -> int:
+        """How long to wait (µs) before a budget that has no room is asked again. Raises the error where that is no use.
+
+        Not longer than LOOK_AGAIN_US: what is in the air holds its worst case, and costs less.
+        """
+        left_us, deadline = self.left_us(), CURRENT.get().deadline
+        if deadline is not None:
+            left_us = deadline.left_us() if left_us is None else min(left_us, deadline.left_us())
+        if error.retry_after_us is None or (left_us is not None and left_us <= 0):
+            raise error
+        pause_us = min(error.retry_after_us, LOOK_AGAIN_US if left_us is None else min(left_us, LOOK_AGAIN_US))
+        self.paused_us += pause_us
+        return pause_us
+
 
 class Visit:
     """One attempt on its way through the middleware. `limiter` and `accountant` may each be None."""
 
     __slots__ = (
         "_accountant",
+        "_asks_usage",
+        "_attempt",
+        "_begun_us",
         "_call",
         "_ended",
         "_entry",
         "_estimate",
         "_kind",
         "_limiter",
+        "_paused_us",
         "_reader",
+        "_request_id",
         "_reservation",
         "_retry_after_us",
         "_sent_us",
         "_status",
+        "_stripper",
         "refusal",
     )
 
-    def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
+    def __init__(
+        self, call: Call, limiter: Limiter | None, accountant: Accountant | None, *, asks_usage: bool = False
+    ) -> None:
         if call.unreadable:
             warnings.warn(call.unreadable, RatecardWarning, stacklevel=2)
+        self._asks_usage = asks_usage
+        self._stripper: Stripper | None = None
+        self._attempt = 1
+        self._begun_us = self._paused_us = 0
+        self._request_id: str | None = None
         self._call = call
         self._limiter = limiter
         self._accountant = accountant
@@ -108,6 +150,7 @@ class Visit:
         Raises  NotOffered, ConfigError
         """
         call, limiter = self._call, self._limiter
+        self._attempt, self._paused_us = tries.attempt(), tries.paused_us
         if limiter is None or call.polls or call.unreadable:
             return None
         if not tries.refused:  # where warnings are errors, one must not lose a request that waits already
@@ -134,7 +177,9 @@ class Visit:
         self._reservation = reservation
         try:
             if self._accountant is not None and self._estimate is not None:
-                self._entry = self._accountant.open(self._call, self._estimate)
+                waited_us = None if reservation is None else reservation.waited_us + self._paused_us
+                self._entry = self._accountant.open(self._call, self._estimate, self._attempt, waited_us)
+                self._begun_us = _CLOCK.now_us()
             if reservation is not None:
                 on_admitted = CURRENT.get().on_admitted
                 if on_admitted is not None:
@@ -157,7 +202,8 @@ class Visit:
             else:
                 self._reservation.end()
         if self._accountant is not None and self._entry is not None:
-            self._book(lambda books, entry: books.failed(entry, error, not_sent))
+            latency_us = None if not_sent else _CLOCK.now_us() - self._begun_us
+            self._book(lambda books, entry: books.failed(entry, error, not_sent, latency_us))
 
     def answered(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], decode: Callable[[str, bytes], bytes]
@@ -175,8 +221,12 @@ class Visit:
                 seen = {}
         for name, value in headers:
             length = len(name)  # cheaper than lower(), and a reply has a dozen headers
-            if length == 12 and name.lower() == b"content-type":
-                kind = value
+            if length == 12:
+                name = name.lower()
+                if name == b"content-type":
+                    kind = value
+                elif name == b"x-request-id":
+                    self._request_id = value.decode("latin-1")[:MOST_ID]
             elif length == 16 and name.lower() == b"content-encoding":
                 encoding = value.strip().lower()
             elif length == 20 and name.lower() == b"openai-processing-ms":
@@ -209,11 +259,29 @@ class Visit:
             if b"event-stream" in kind.lower() and status < 400
             else JsonReader(status, undo)
         )
+        if self._asks_usage and undo is None and isinstance(self._reader, StreamReader):
+            self._stripper = Stripper()
 
-    def feed(self, chunk: bytes) -> None:
-        """See a chunk of the body go by."""
+    def feed(self, chunk: bytes) -> bytes:
+        """See a chunk of the body go by, and say what of it the caller gets."""
         if self._reader is not None:
             self._reader.feed(chunk)
+        return chunk if self._stripper is None else self._stripper.feed(chunk)
+
+    def rest(self) -> bytes:
+        """What the caller still gets when the body has ended."""
+        return b"" if self._stripper is None else self._stripper.rest()
+
+    def asked_in_vain(self, status: int) -> bool:
+        """Say whether the server may have refused the request because its usage was asked for."""
+        return self._asks_usage and status in (400, 422)
+
+    def asks_no_more(self, raw: bytes) -> bool:
+        """Say whether it did so, by its words: then the request is sent again as it was, and no other one asks."""
+        assert self._accountant is not None
+        if b"stream_options" in raw or b"include_usage" in raw:
+            self._accountant.asks_usage = False
+        return not self._accountant.asks_usage
 
     def close(self, complete: bool) -> None:
         """End the attempt: the body was read to its end (`complete`) or abandoned. A second end changes nothing.
@@ -234,7 +302,8 @@ class Visit:
             if call.polls:
                 self._book(lambda books, _: books.polled(call, outcome))
             elif self._entry is not None and estimate is not None:
-                self._book(lambda books, entry: books.close(entry, call, estimate, outcome))
+                trail = Trail(self._request_id, _CLOCK.now_us() - self._begun_us)
+                self._book(lambda books, entry: books.close(entry, call, estimate, outcome, trail))
 
     def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
         limiter = self._limiter

@@ -64,6 +64,13 @@ class Outcome(NamedTuple):
     duration: float | None = None
 
 
+class Trail(NamedTuple):
+    """What the way of a call tells of it: the server's name of the request, and how long its reply took (µs)."""
+
+    request_id: str | None
+    latency_us: int
+
+
 class JsonReader:
     """Reads a reply that is one JSON document."""
 

@@ -22,6 +22,8 @@ from typing import IO, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import CostRange, estimate
+from pricing.learned import RECALLED, Learned, effort_of
+from pricing.ledger import Ledger
 from pricing.prices import PriceTable, load_prices
 
 from .errors import ConfigError
@@ -55,12 +57,13 @@ class Row(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How every line is priced; `prices` are overlays of the price table, by their paths."""
+    """How every line is priced; `prices` are overlays of the price table, `ledger` teaches sizes, by their paths."""
 
     batch: bool = False
     service_tier: str | None = None
     at: date | None = None
     prices: tuple[str, ...] = ()
+    ledger: str | None = None
     region: str | None = None
 
 
@@ -85,6 +88,7 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
     """
     _table(options.prices)  # what is wrong with it is told before anything is read
+    _learned(options.ledger)
     unique = Unique()
     work = partial(_estimated, options=options)
     pieces = _pieces(raw_lines(file, path))
@@ -109,12 +113,21 @@ def _table(overlays: tuple[str, ...]) -> PriceTable:
     return load_prices(overlay=overlays)
 
 
+@lru_cache(maxsize=1)
+def _learned(ledger: str | None) -> Learned:
+    """Learn from a ledger once in each process."""
+    if ledger is None:
+        return Learned()
+    with Ledger(ledger, create=False) as book:
+        return Learned(reversed(book.latest(RECALLED)))
+
+
 def _estimated(piece: Piece, options: Options) -> _Result:
     """Estimate the lines of a piece; with the digest of each custom_id, for a look over the whole file."""
     rows: list[Row | BadLine] = []
     digests: list[bytes | None] = []
-    batch, service_tier, at, overlays, region = options
-    prices = _table(overlays)
+    batch, service_tier, at, overlays, ledger, region = options
+    prices, learned = _table(overlays), _learned(ledger)
     for number, raw in piece:
         line = parse_line(number, raw)
         if isinstance(line, BadLine):
@@ -131,6 +144,7 @@ def _estimated(piece: Piece, options: Options) -> _Result:
                 at=at,
                 prices=prices,
                 region=region,
+                prior=learned.foresee(str(line.body.get("model")), effort_of(line.body), {}),
             )
         except ConfigError as error:
             rows.append(BadLine(number, str(error), line.custom_id))

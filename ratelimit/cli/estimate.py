@@ -24,6 +24,7 @@ from ._shared import Day, counted, print_json, region_option
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--batch", is_flag=True, help="Price as the Batch API does.")
 @click.option("--service-tier", help='Price this tier, such as "flex".')
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Expect replies as large as those in this ledger were.")
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @prices_option
@@ -34,6 +35,7 @@ def command(
     file: str,
     batch: bool,
     service_tier: str | None,
+    ledger: str | None,
     lines: bool,
     at: Any,
     prices: tuple[str, ...],
@@ -46,7 +48,7 @@ def command(
     FILE may be - for standard input.
     """
     totals = Totals(lines)
-    options = Options(batch, service_tier, at, prices, region)
+    options = Options(batch, service_tier, at, prices, ledger, region)
     with _opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals.add(part.rows)
