@@ -28,7 +28,7 @@ from pricing.tokens import count_tokens
 from pricing.usage import Usage, with_tools
 
 from .context import CURRENT
-from .errors import RatecardWarning
+from .errors import OverBudget, RatecardWarning
 from .events import guarded
 from .reply import RUNNING, Outcome, Trail
 
@@ -101,26 +101,31 @@ class Accountant:
             raise self.untold.pop()
         context = CURRENT.get()
         priced = guess.cost
-        return self.ledger.pend(
-            model=call.model,
-            endpoint=call.endpoint,
-            estimate=None if isinstance(priced, Unpriced) else priced.mean,
-            worst=self._worst(call, guess),
-            tags=self._tagged(),
-            service_tier=asked_tier(call.body),
-            custom_id=context.custom_id,
-            run=context.run,
-            budgets=self._budgets,
-            effort=effort_of(call.body),
-            attempt=attempt,
-            wait_us=waited_us,
-            expected={
-                "input_tokens": guess.input.tokens,
-                "output_tokens": guess.output_mean,
-                "output_p50": guess.output_p50,
-                "output_p95": guess.output_p95,
-            },
-        )
+        try:
+            return self.ledger.pend(
+                model=call.model,
+                endpoint=call.endpoint,
+                estimate=None if isinstance(priced, Unpriced) else priced.mean,
+                worst=self._worst(call, guess),
+                tags=self._tagged(),
+                service_tier=asked_tier(call.body),
+                custom_id=context.custom_id,
+                run=context.run,
+                budgets=self._budgets,
+                effort=effort_of(call.body),
+                attempt=attempt,
+                wait_us=waited_us,
+                expected={
+                    "input_tokens": guess.input.tokens,
+                    "output_tokens": guess.output_mean,
+                    "output_p50": guess.output_p50,
+                    "output_p95": guess.output_p95,
+                },
+            )
+        except OverBudget as error:
+            if isinstance(priced, Unpriced):
+                error.args = (f"{error}: {priced.reason}",)
+            raise
 
     def failed(self, entry: int, error: BaseException, not_sent: bool, latency_us: int | None) -> None:
         """End an entry whose request got no response."""

@@ -204,7 +204,7 @@ def test_what_nobody_can_bound_is_refused_under_a_budget(call: Callable[[Any], A
     """A call whose cost nobody can bound is not sent under a cap, and in no case held as $0."""
     sent: list[Any] = []
     client = wrapped(lambda request: sent.append(request), ledger=Ledger(), budget="1000 USD/day")
-    with pytest.raises(ratelimit.OverBudget):
+    with pytest.raises(ratelimit.OverBudget, match=why):
         call(client)
     assert sent == []
     ledger = Ledger()
