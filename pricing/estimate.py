@@ -141,6 +141,8 @@ def _of_media(
     answer: CostRange | Unpriced = Unpriced(why, model)
     if isinstance(row, Unpriced):
         answer = row
+    elif written is not None and "output_image" not in row.pico_per_token:
+        answer = Unpriced(f"{row.id} has no price for image output tokens", model)
     elif written is not None:
         basis = "the most that such images take, by the image generation guide"
         answer = _range(row, body, count, (written,) * 4, day, prices, region, "output_image")
@@ -229,22 +231,21 @@ def most(
         read = max(read, longest.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
     if read is None or (written is None and output):
         return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
-    factor = _factor(row, prices, region)
-    if isinstance(factor, Unpriced):
-        return factor
-    pico = -(-(count.high * read + output * (written or 0)) * factor // 10_000)
+    pico = count.high * read + output * (written or 0)
+    if region is not None:
+        points = prices.uplift(row.model)
+        if points is None:
+            return no_uplift(row.model)
+        pico = _lifted(pico, points)
     if not body.get("tools"):
         return Usd(pico)
     fees = most_fees(body, row.model, at, prices)
     return fees if isinstance(fees, Unpriced) else Usd(pico + fees.pico)
 
 
-def _factor(row: PriceRow, prices: PriceTable, region: str | None) -> int | Unpriced:
-    """What token prices are multiplied by for a region, in basis points."""
-    if region is None:
-        return 10_000
-    points = prices.uplift(row.model)
-    return no_uplift(row.model) if points is None else 10_000 + points
+def _lifted(pico: int, points: int) -> int:
+    """An amount with what a region adds, in basis points: a fraction of a pico-dollar counts as one."""
+    return -(-pico * (10_000 + points) // 10_000)
 
 
 def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
@@ -277,13 +278,14 @@ def _range(
         return row
     p50, p95, worst, mean = outputs
     dearest = most(row, body, count, worst, at=at, prices=prices, region=region)
-    factor = _factor(row, prices, region)
     if isinstance(dearest, Unpriced):
         return dearest
-    assert isinstance(factor, int)  # else there is no dearest
     likely_row = row.at_length(count.tokens) or row
     rate_in = likely_row.common.input or 0
     rate_out = (likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)) or 0
     likely = count.tokens * rate_in
-    of = [Usd(-(-(likely + tokens * rate_out) * factor // 10_000)) for tokens in (p50, p95, mean)]
-    return CostRange(of[0], of[1], dearest, of[2])
+    low, high, middle = likely + p50 * rate_out, likely + p95 * rate_out, likely + mean * rate_out
+    points = 0 if region is None else prices.uplift(row.model)
+    if points:
+        low, high, middle = (_lifted(pico, points) for pico in (low, high, middle))
+    return CostRange(Usd(low), Usd(high), dearest, Usd(middle))
