@@ -18,6 +18,7 @@ from .usage import Usage
 if TYPE_CHECKING:
     from .budget import Budget
     from .cards import ModelCard, resolve
+    from .context import tags
     from .ledger import Entry, Ledger, fold
     from .tokens import count_tokens
 
@@ -36,6 +37,7 @@ __all__ = [
     "estimate",
     "fold",
     "resolve",
+    "tags",
 ]
 
 _HOME = {
@@ -46,6 +48,7 @@ _HOME = {
     "count_tokens": "tokens",
     "fold": "ledger",
     "resolve": "cards",
+    "tags": "context",
 }
 
 

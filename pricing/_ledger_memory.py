@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
+from ._ledger_budgets import Counted, check_budgets
 from ._ledger_turns import Turns, alone, ending
-from .budget import Budget
-from .ledger import HOUR_US, NEXT, Closing, Entry, charge_of, check_budget, closed, copied, duplicate, takes
+from .budget import SLOT_US, Budget, Scope
+from .entries import (
+    LEASE_OVER,
+    NEXT,
+    Closing,
+    Entry,
+    charge_of,
+    closed,
+    copied,
+    duplicate,
+    scopes_of,
+    takes,
+)
 from .money import Usd
 
 
@@ -18,14 +31,30 @@ class MemoryBook(Turns):
         self._entries: dict[int, Entry] = {}
         self._pending: set[int] = set()
         self._by_response: dict[str, int] = {}  # response id → the one entry that has it
-        self._spent: dict[tuple[str | None, int], int] = {}  # (run, hour) → pico-dollars
+        self._spent: dict[Scope, dict[int, int]] = {}  # part of the ledger → slot → pico-dollars
+        self._held: dict[Scope, int] = {}
+        self._marks: dict[tuple[str, int], int] = {}
         self._last = 0
 
     @alone
-    def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
-        for budget in budgets:
-            check_budget(budget, self._spent_in(budget, entry.created_us), self._held(budget.run), entry.worst)
-        return self._begin(entry).id
+    def insert(self, entry: Entry, budgets: tuple[Budget, ...], lost_us: int) -> tuple[int, list[Counted]]:
+        if budgets:
+            self._give_up(lost_us, entry.created_us)
+        counted = check_budgets(budgets, entry, lambda budget, scope: self._count(budget, scope, entry.created_us))
+        return self._begin(entry).id, counted
+
+    @alone
+    def counted(self, budget: Budget, scope: Scope, now_us: int, lost_us: int) -> tuple[Usd, Usd]:
+        self._give_up(lost_us, now_us)
+        return self._count(budget, scope, now_us)
+
+    @alone
+    def first_time(self, budget: str, percent: int, mark_us: int, every_us: int) -> bool:
+        before = self._marks.get((budget, percent))
+        if before is not None and before > mark_us - every_us:
+            return False
+        self._marks[budget, percent] = mark_us
+        return True
 
     @ending
     def attach(self, entry_id: int, response_id: str, now_us: int) -> bool:
@@ -84,6 +113,11 @@ class MemoryBook(Turns):
             ):
                 yield copied(entry)
 
+    def latest(self, count: int) -> list[Entry]:
+        with self._lock:
+            known = (entry for entry in reversed(self._entries.values()) if entry.state == "posted" and entry.exact)
+            return [copied(entry) for entry in islice(known, count)]
+
     def sync(self) -> None:
         """Memory has nothing to force."""
 
@@ -94,9 +128,11 @@ class MemoryBook(Turns):
         self._pending.clear()
         self._by_response.clear()
         self._spent.clear()
+        self._held.clear()
         for entry in self._entries.values():
             if entry.state == "pending":
                 self._pending.add(entry.id)
+                self._hold(entry, 1)
             if entry.response_id is not None:
                 self._by_response[entry.response_id] = entry.id
             self._spend(entry, charge_of(entry))
@@ -106,6 +142,7 @@ class MemoryBook(Turns):
         entry = Entry(self._last, *entry[1:])
         self._entries[entry.id] = entry
         self._pending.add(entry.id)
+        self._hold(entry, 1)
         return entry
 
     def _holder(self, response_id: str) -> Entry | None:
@@ -134,22 +171,29 @@ class MemoryBook(Turns):
 
     def _end(self, entry: Entry, closing: Closing) -> None:
         self._entries[entry.id] = ended = closed(entry, closing)
-        self._pending.discard(entry.id)
+        if entry.state == "pending":
+            self._pending.discard(entry.id)
+            self._hold(entry, -1)
         self._spend(entry, charge_of(ended) - charge_of(entry))
+
+    def _give_up(self, lost_us: int, now_us: int) -> None:
+        """End what is pending for longer than its lease."""
+        for entry_id in [one for one in self._pending if self._entries[one].created_us < lost_us]:
+            self._end(self._entries[entry_id], Closing("expired", now_us, exact=False, why=LEASE_OVER))
+
+    def _hold(self, entry: Entry, sign: int) -> None:
+        if entry.worst is not None:
+            for scope in scopes_of(entry):
+                self._held[scope] = self._held.get(scope, 0) + sign * entry.worst.pico
 
     def _spend(self, entry: Entry, charge: int) -> None:
         if charge:
-            key = (entry.run, entry.created_us // HOUR_US)
-            self._spent[key] = self._spent.get(key, 0) + charge
+            slot = entry.created_us // SLOT_US
+            for scope in scopes_of(entry):
+                slots = self._spent.setdefault(scope, {})
+                slots[slot] = slots.get(slot, 0) + charge
 
-    def _spent_in(self, budget: Budget, now_us: int) -> Usd:
-        first_hour, only = budget.start_us(now_us) // HOUR_US, budget.run or None
-        return Usd(sum(pico for (run, hour), pico in self._spent.items() if hour >= first_hour and only in (None, run)))
-
-    def _held(self, run: str | None) -> Usd:
-        held = 0
-        for entry_id in self._pending:
-            entry = self._entries[entry_id]
-            if (not run or run == entry.run) and entry.worst is not None:
-                held += entry.worst.pico
-        return Usd(held)
+    def _count(self, budget: Budget, scope: Scope, now_us: int) -> tuple[Usd, Usd]:
+        first = budget.start_us(now_us) // SLOT_US
+        spent = sum(pico for slot, pico in self._spent.get(scope, {}).items() if slot >= first)
+        return Usd(spent), Usd(self._held.get(scope, 0))

@@ -1,25 +1,28 @@
 """The tables of a ledger file: how they are made, and how an older file's are brought up to date.
 
-What budgets count is kept by triggers (the charge is `ledger.charge_of` in SQL), so that an entry begins and ends in
-one statement each, which is one transaction. Sums are kept in dollars and the pico-dollars beyond them, because a
-column ends at 9.2 million dollars.
+What budgets count is kept by triggers (the charge is `entries.charge_of` in SQL), so that an entry begins and ends in
+one statement each, which is one transaction. It is kept for the ledger as a whole, for each run, and for each value of
+those tags that some budget has asked for. Sums are kept in dollars and the pico-dollars beyond them, because a column
+ends at 9.2 million dollars; and by day as well as by quarter of an hour, so that a month is counted in few rows.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
+from collections.abc import Iterator
 
+from .budget import DAY_US, SLOT_US
 from .errors import LedgerError
 from .money import PICO
 
 APPLICATION_ID = 0x72617465  # "rate"
-VERSION = 2  # 1 counted an expired entry at its estimate, and let it change no more
+VERSION = 3
+"""1 counted an expired entry at its estimate, and let it change no more; 2 counted by run and hour only, and did not
+keep what was asked for, the attempt, the wait, the latency, the request's id and what was expected."""
 BUSY_MS = 15_000
 
-_TABLES = (
-    """
+_ENTRIES = """
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, response_id TEXT,
     custom_id TEXT, run TEXT, tags TEXT NOT NULL, service_tier TEXT, batch INTEGER NOT NULL,
@@ -27,70 +30,133 @@ CREATE TABLE entries (
     components TEXT NOT NULL, row_id TEXT, table_version TEXT, usage TEXT NOT NULL, exact INTEGER NOT NULL, why TEXT
     NOT NULL
 ) STRICT
-""",
-    "CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL",
+"""
+_ADDED = (
+    "request_id TEXT",
+    "asked_model TEXT",
+    "asked_tier TEXT",
+    "effort TEXT NOT NULL DEFAULT ''",
+    "attempt INTEGER",
+    "wait_us INTEGER",
+    "latency_us INTEGER",
+    "expected TEXT NOT NULL DEFAULT '{}'",
+)
+"""Columns that version 3 has added."""
+_ADD = tuple(f"ALTER TABLE entries ADD COLUMN {column}" for column in _ADDED)
+
+_COUNTERS = (
+    "CREATE TABLE watched (tag TEXT PRIMARY KEY, path TEXT NOT NULL) STRICT, WITHOUT ROWID",
     """
 CREATE TABLE sums (
-    run TEXT NOT NULL, hour INTEGER NOT NULL,
-    spent_usd INTEGER NOT NULL, spent_pico INTEGER NOT NULL, held_usd INTEGER NOT NULL, held_pico INTEGER NOT NULL,
-    PRIMARY KEY (run, hour)
+    scope TEXT NOT NULL, value TEXT NOT NULL, kind INTEGER NOT NULL, slot INTEGER NOT NULL,
+    usd INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (scope, value, kind, slot)
+) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE alerts (
+    budget TEXT NOT NULL, percent INTEGER NOT NULL, mark_us INTEGER NOT NULL, PRIMARY KEY (budget, percent)
 ) STRICT, WITHOUT ROWID
 """,
 )
+_QUARTER, _DAY, _HELD = 0, 1, 2
+"""Kinds of sums: spent in a quarter of an hour, in a day (UTC); held. All in one table, for a commit costs as much as
+the pages it changes."""
+_BY_RESPONSE = "CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL"
 
-_SUMS = {
-    f"{name}_{unit}": f"({amount}) {operator} {PICO}"
-    for name, amount in (
-        ("spent", "CASE WHEN state IN ('posted', 'expired') THEN COALESCE(cost, worst, estimate, 0) ELSE 0 END"),
-        ("held", "CASE state WHEN 'pending' THEN COALESCE(worst, 0) ELSE 0 END"),
-    )
-    for unit, operator in (("usd", "/"), ("pico", "%"))
-}
-"""What an entry adds to each column of its sums."""
-
-
-def _change(*rows: str, columns: str = "") -> str:
-    """Add what an entry counts, as "+ new", and take away what it counted, as "- old"; in all columns, or in some."""
-    changes = []
-    for column, amount in _SUMS.items():
-        if column.startswith(columns):
-            parts = (
-                f"{row[:2]}" + re.sub(r"\b(state|cost|worst|estimate)\b", rf"{row[2:]}.\1", amount) for row in rows
-            )
-            changes.append(f"{column} = {column} {' '.join(parts)}")
-    return ", ".join(changes)
-
-
-_KEY = "run = COALESCE(old.run, '') AND hour = old.created_us / 3600000000"
-_TRIGGERS = (
-    # Entries are only ever inserted pending.
-    f"""
-CREATE TRIGGER entries_begin AFTER INSERT ON entries BEGIN
-    INSERT INTO sums (run, hour, {", ".join(_SUMS)}) VALUES (COALESCE(new.run, ''), new.created_us / 3600000000, 0, 0,
-        COALESCE(new.worst, 0) / {PICO}, COALESCE(new.worst, 0) % {PICO})
-    ON CONFLICT (run, hour) DO UPDATE SET
-        held_usd = held_usd + excluded.held_usd, held_pico = held_pico + excluded.held_pico; END
-""",
-    # The first end and the later news apart, because the first is the everyday one and has less to do.
-    f"""
-CREATE TRIGGER entries_end AFTER UPDATE OF state ON entries WHEN old.state = 'pending' BEGIN UPDATE sums SET
-    held_usd = held_usd - COALESCE(old.worst, 0) / {PICO}, held_pico = held_pico - COALESCE(old.worst, 0) % {PICO},
-    {_change("+ new", columns="spent")} WHERE {_KEY}; END
-""",
-    f"""
-CREATE TRIGGER entries_news AFTER UPDATE OF state, cost ON entries WHEN old.state <> 'pending' BEGIN UPDATE sums SET
-    {_change("+ new", "- old", columns="spent")} WHERE {_KEY}; END
-""",
-    # For a row that somebody deletes because it is damaged.
-    f"""
-CREATE TRIGGER entries_gone AFTER DELETE ON entries BEGIN UPDATE sums SET {_change("- old")} WHERE {_KEY}; END
-""",
-)
-_COUNT = f"""
-INSERT INTO sums (run, hour, {", ".join(_SUMS)})
-SELECT COALESCE(run, ''), created_us / 3600000000, {", ".join(f"SUM({part})" for part in _SUMS.values())}
-FROM entries GROUP BY 1, 2
+COUNT = """
+SELECT COALESCE(SUM(usd), 0), COALESCE(SUM(pico), 0) FROM (
+    SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND kind = 0 AND slot >= ?3 AND slot < ?4
+    UNION ALL SELECT usd, pico FROM sums WHERE scope = ?1 AND value = ?2 AND kind = 1 AND slot >= ?5)
 """
+"""Spent in a part of the ledger: scope, value, first quarter, the quarter at which days begin, first day."""
+HELD = "SELECT usd, pico FROM sums WHERE scope = ? AND value = ? AND kind = 2"
+FIRST_TIME = """
+INSERT INTO alerts VALUES (?1, ?2, ?3)
+ON CONFLICT DO UPDATE SET mark_us = excluded.mark_us WHERE mark_us <= excluded.mark_us - ?4
+"""
+
+
+def _charge(row: str) -> str:
+    """What a row counts as spent: `entries.charge_of`."""
+    amount = f"COALESCE({row}.cost, {row}.worst, {row}.estimate, 0)"
+    return f"(CASE WHEN {row}.state IN ('posted', 'expired') THEN {amount} ELSE 0 END)"
+
+
+_ADD_UP = "ON CONFLICT DO UPDATE SET usd = usd + excluded.usd, pico = pico + excluded.pico;"
+
+
+def _parts(row: str) -> tuple[tuple[str, str, str, str], ...]:
+    """The parts of the ledger that a row may belong to: name, when it does, scope and value, and where they stand.
+
+    Each is a trigger of its own, because SQLite inserts one row much faster than the rows of a query.
+    """
+    value = f"(CASE WHEN json_valid({row}.tags) THEN {row}.tags -> path END)"
+    return (
+        ("all", "true", "'', ''", ""),
+        ("run", f"{row}.run <> ''", f"'run', {row}.run", ""),
+        ("tag", f"{row}.tags <> '{{}}'", f"tag, {value}", f"FROM watched WHERE {value} IS NOT NULL"),
+    )
+
+
+def _row(values: str, source: str) -> str:
+    return f"SELECT {values} {source}" if source else f"VALUES ({values})"
+
+
+def _hold(name: str, event: str, row: str, when: str, sign: str) -> Iterator[str]:
+    """Triggers that add what a pending row holds, or take it away."""
+    usd, pico = (f"{sign}({row}.worst {op} {PICO})" for op in ("/", "%"))
+    for part, is_in, key, source in _parts(row):
+        yield f"""
+CREATE TRIGGER {name}_{part} AFTER {event} ON entries WHEN {when} AND {row}.worst <> 0 AND {is_in} BEGIN
+    INSERT INTO sums {_row(f"{key}, {_HELD}, 0, {usd}, {pico}", source)} {_ADD_UP} END
+"""
+
+
+def _spend(name: str, event: str, row: str, when: str, *signed: tuple[str, str]) -> Iterator[str]:
+    """Triggers that add what rows count as spent, each with its sign, by quarter and by day."""
+    usd, pico = (" ".join(f"{sign} {charge} {op} {PICO}" for sign, charge in signed) for op in ("/", "%"))
+    for part, is_in, key, source in _parts(row):
+        rows = (
+            _row(f"{key}, {kind}, {row}.created_us / {length_us}, {usd}, {pico}", source)
+            for kind, length_us in ((_QUARTER, SLOT_US), (_DAY, DAY_US))
+        )
+        both = " ".join(f"INSERT INTO sums {each} {_ADD_UP}" for each in rows)
+        yield f"CREATE TRIGGER {name}_{part} AFTER {event} ON entries WHEN {when} AND {is_in} BEGIN {both} END"
+
+
+_PENDING, _ENDED = "old.state = 'pending'", "old.state <> 'pending'"
+_TRIGGERS = (
+    *_hold("entries_begin", "INSERT", "new", "new.state = 'pending'", ""),
+    *_hold("entries_free", "UPDATE OF state", "old", _PENDING, "-"),
+    *_spend("entries_end", "UPDATE OF state", "new", f"{_PENDING} AND {_charge('new')} <> 0", ("+", _charge("new"))),
+    *_spend("entries_news", "UPDATE OF state, cost", "new", _ENDED, ("+", _charge("new")), ("-", _charge("old"))),
+    # For a row that somebody deletes because it is damaged.
+    *_spend("entries_gone", "DELETE", "old", _ENDED, ("-", _charge("old"))),
+    *_hold("entries_lost", "DELETE", "old", _PENDING, "-"),
+)
+
+
+def _recount(scope: str, value: str) -> tuple[str, ...]:
+    """Count everything anew for the parts that an expression names; rows for which it is NULL belong to none."""
+    charge, parts = _charge("entries"), ", ".join(f"SUM({{0}} {op} {PICO})" for op in ("/", "%"))
+    sums = (
+        f"INSERT INTO sums SELECT {scope}, {value}, {kind}, created_us / {length_us}, {parts.format(charge)} "
+        f"FROM entries WHERE {value} IS NOT NULL AND {charge} <> 0 GROUP BY 2, 4"
+        for kind, length_us in ((_QUARTER, SLOT_US), (_DAY, DAY_US))
+    )
+    held = (
+        f"INSERT INTO sums SELECT {scope}, {value}, {_HELD}, 0, {parts.format('worst')} FROM entries "
+        f"WHERE {value} IS NOT NULL AND state = 'pending' AND worst <> 0 GROUP BY 2"
+    )
+    return (*sums, held)
+
+
+def watch_tag(db: sqlite3.Connection, scope: str) -> None:
+    """Let a tag ("tag:team") be counted by its values from now on, and count what there is. Within a transaction."""
+    path = f'$."{scope.removeprefix("tag:")}"'
+    if db.execute("INSERT OR IGNORE INTO watched VALUES (?, ?)", (scope, path)).rowcount == 1:
+        for statement in _recount(f"'{scope}'", f"(CASE WHEN json_valid(tags) THEN tags -> '{path}' END)"):
+            db.execute(statement)
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
@@ -110,7 +176,7 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
         _retry(db, "BEGIN EXCLUSIVE")
         # Another process may have made the tables while this one waited.
         if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            for statement in (*_TABLES, *_TRIGGERS):
+            for statement in (_ENTRIES, _BY_RESPONSE, *_ADD, *_COUNTERS, *_TRIGGERS):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {VERSION}")
@@ -126,10 +192,19 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
-    """Version 1 → 2: the entries stay as they are; what budgets count of them is counted anew."""
-    for statement in ("DROP TRIGGER entries_begin", "DROP TRIGGER entries_end", "DELETE FROM sums", _COUNT, *_TRIGGERS):
+    """Bring version 1 or 2 up to date: the entries stay as they are; what budgets count of them is counted anew."""
+    old = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for statement in (
+        *(f"DROP TRIGGER {name}" for (name,) in old),
+        "DROP TABLE sums",
+        *_ADD,
+        *_COUNTERS,
+        *_TRIGGERS,
+        *_recount("''", "''"),
+        *_recount("'run'", "NULLIF(run, '')"),
+        f"PRAGMA user_version = {VERSION}",
+    ):
         db.execute(statement)
-    db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _retry(db: sqlite3.Connection, statement: str) -> None:

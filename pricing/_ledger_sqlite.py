@@ -17,11 +17,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ._ledger_schema import APPLICATION_ID, BUSY_MS, prepare
+from ._ledger_budgets import Counted, check_budgets
+from ._ledger_schema import APPLICATION_ID, BUSY_MS, COUNT, FIRST_TIME, HELD, prepare, watch_tag
 from ._ledger_turns import Turns, alone, ending
-from .budget import Budget
+from .budget import DAY_US, EVERYTHING, SLOT_US, Budget, Scope
+from .entries import LEASE_OVER, NEXT, Closing, Entry, duplicate, takes
 from .errors import LedgerError
-from .ledger import HOUR_US, NEXT, Closing, Entry, check_budget, duplicate, takes
 from .money import PICO, Usd
 
 _COLUMNS = ", ".join(Entry._fields)
@@ -29,7 +30,10 @@ _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (NULL{', ?' * (len(Entry._fi
 _CLOSE = (
     "UPDATE entries SET state = ?, closed_us = ?, response_id = COALESCE(?, response_id), model = COALESCE(?, model), "
     "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
-    "exact = ?, why = ? WHERE id = ?"
+    "exact = ?, why = ?, request_id = COALESCE(?, request_id), latency_us = COALESCE(?, latency_us) WHERE id = ?"
+)
+_LOST = (
+    "UPDATE entries SET state = 'expired', closed_us = ?, exact = 0, why = ? WHERE state = 'pending' AND created_us < ?"
 )
 
 
@@ -51,22 +55,37 @@ class SqliteBook(Turns):
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._tags: set[str] = set()  # names of tags that are known to be counted apart
+        self._oldest_us: int | None = None  # nothing that holds was begun before; None when that is not known
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
 
     @alone
-    def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int:
+    def insert(self, entry: Entry, budgets: tuple[Budget, ...], lost_us: int) -> tuple[int, list[Counted]]:
         row = _row(entry)
         if not budgets:
+            counted: list[Counted] = []
             entry_id = self._execute(_INSERT, row).lastrowid
         else:
             with self._writing() as db:
-                for budget in budgets:
-                    check_budget(budget, *self._counted(db, budget, entry.created_us), entry.worst)
+                self._give_up(db, entry.created_us, lost_us)
+                counted = check_budgets(
+                    budgets, entry, lambda budget, scope: self._count(db, budget, scope, entry.created_us)
+                )
                 entry_id = db.execute(_INSERT, row).lastrowid
         assert entry_id is not None
-        return entry_id
+        return entry_id, counted
+
+    @alone
+    def counted(self, budget: Budget, scope: Scope, now_us: int, lost_us: int) -> tuple[Usd, Usd]:
+        with self._writing() as db:
+            self._give_up(db, now_us, lost_us)
+            return self._count(db, budget, scope, now_us)
+
+    @alone
+    def first_time(self, budget: str, percent: int, mark_us: int, every_us: int) -> bool:
+        return self._execute(FIRST_TIME, (budget, percent, mark_us, every_us)).rowcount == 1
 
     @ending
     def attach(self, entry_id: int, response_id: str, now_us: int) -> bool:
@@ -131,6 +150,12 @@ class SqliteBook(Turns):
                 return
             values[0] = rows[-1][0]
 
+    def latest(self, count: int) -> list[Entry]:
+        query = f"SELECT {_COLUMNS} FROM entries WHERE state = 'posted' AND exact = 1 ORDER BY id DESC LIMIT ?"
+        with self._lock, self._reporting():
+            rows = self._connected().execute(query, (count,)).fetchall()
+        return [self._entry(row) for row in rows]
+
     @alone
     def sync(self) -> None:
         self._catch_up()
@@ -168,16 +193,29 @@ class SqliteBook(Turns):
         if db is not None and db.in_transaction:
             db.execute("ROLLBACK")
 
-    def _counted(self, db: sqlite3.Connection, budget: Budget, now_us: int) -> tuple[Usd, Usd]:
+    def _give_up(self, db: sqlite3.Connection, now_us: int, lost_us: int) -> None:
+        """End what is pending for longer than its lease. The entries are only looked through when there may be one."""
+        if self._oldest_us is not None and self._oldest_us >= lost_us:
+            return
+        oldest_us = None
+        if db.execute(HELD, EVERYTHING).fetchone() not in (None, (0, 0)):
+            db.execute(_LOST, (now_us, LEASE_OVER, lost_us))
+            (oldest_us,) = db.execute("SELECT MIN(created_us) FROM entries WHERE state = 'pending'").fetchone()
+        self._oldest_us = now_us if oldest_us is None else min(oldest_us, now_us)
+
+    def _count(self, db: sqlite3.Connection, budget: Budget, scope: Scope, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
-        query = "SELECT hour, spent_usd, spent_pico, held_usd, held_pico FROM sums"
-        rows = db.execute(query) if not budget.run else db.execute(f"{query} WHERE run = ?", (budget.run,))
-        first_hour, spent, held = budget.start_us(now_us) // HOUR_US, 0, 0
-        for hour, spent_usd, spent_pico, held_usd, held_pico in rows:
-            held += held_usd * PICO + held_pico
-            if hour >= first_hour:
-                spent += spent_usd * PICO + spent_pico
-        return Usd(spent), Usd(held)
+        name, value = scope
+        if name.startswith("tag:"):
+            value = _encode(value)
+            if name not in self._tags:
+                watch_tag(db, name)
+                self._tags.add(name)
+        start_us = budget.start_us(now_us)
+        day = -(-start_us // DAY_US)  # the first whole one
+        usd, pico = db.execute(COUNT, (name, value, start_us // SLOT_US, day * DAY_US // SLOT_US, day)).fetchone()
+        held = db.execute(HELD, (name, value)).fetchone() or (0, 0)
+        return Usd(usd * PICO + pico), Usd(held[0] * PICO + held[1])
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         """One statement, which is one transaction. The caller has its turn, as everywhere below."""
@@ -196,6 +234,8 @@ class SqliteBook(Turns):
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                self._tags.clear()  # what was found out may be taken back as well
+                self._oldest_us = None
                 if db.in_transaction:  # a full disk has rolled back already
                     db.execute("ROLLBACK")
                 raise
@@ -230,6 +270,7 @@ class SqliteBook(Turns):
                 components={name: Usd(pico) for name, pico in json.loads(row[15]).items()},
                 usage={name: int(count) for name, count in json.loads(row[18]).items()},
                 exact=bool(entry.exact),
+                expected={name: int(count) for name, count in json.loads(row[28]).items()},
             )
         except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
             raise LedgerError(
@@ -348,6 +389,14 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         _json(entry.usage),
         int(entry.exact),
         entry.why,
+        entry.request_id,
+        entry.asked_model,
+        entry.asked_tier,
+        entry.effort,
+        entry.attempt,
+        entry.wait_us,
+        entry.latency_us,
+        _json(entry.expected),
     )
 
 
@@ -366,6 +415,8 @@ def _ending(closing: Closing, entry_id: int) -> tuple[Any, ...]:
         _json(closing.usage),
         int(closing.exact),
         closing.why,
+        closing.request_id,
+        closing.latency_us,
         entry_id,
     )
 

@@ -194,10 +194,11 @@ class _Reader:
         return Adjustment(self.file, points, self._models(fields.get("models")), tiers, *_days(fields))
 
     def uplift(self, node: Node) -> Uplift:
-        fields = node.mapping(required=("percent", "models", "not_before", "source"))
+        fields = node.mapping(required=("percent", "models", "not_before", "source"), optional=("hosts",))
         read_source(fields["source"], self.sources)
         models = self._models(fields["models"])
-        return Uplift(_basis_points(fields["percent"]), models or frozenset(), fields["not_before"].date())
+        hosts = {host: region.text() for host, region in fields["hosts"].entries().items()} if "hosts" in fields else {}
+        return Uplift(_basis_points(fields["percent"]), models or frozenset(), fields["not_before"].date(), hosts)
 
     def _models(self, node: Node | None) -> frozenset[str] | None:
         return None if node is None else frozenset(read_model(item, self.cards) for item in node.items())

@@ -63,6 +63,7 @@ _OPTIONAL = (
     "encoding",
     "encoding_evidence",
     "prime_tokens",
+    "image_output_tokens",
     "image_tokens",
     "modalities",
     "endpoints",
@@ -132,6 +133,7 @@ class ModelCard:
     chat_tools                          function calling on Chat Completions: "never", or "with_effort_none" only
     notes, conflicts                    what a reader should know; where sources contradict each other
     modalities                          "text" | "image" | "audio" → {"input": …, "output": …}
+    image_output_tokens                 quality → size → the most output tokens that an image of it takes
     prime_tokens                        tokens that prime a chat reply (2 or 3), beside those of the messages
     """
 
@@ -152,6 +154,7 @@ class ModelCard:
     encoding: str | None = None
     encoding_evidence: tuple[Source, ...] = ()
     prime_tokens: int | None = None
+    image_output_tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     image_tokens: ImageRule | None = None
     modalities: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     endpoints: Mapping[str, bool] = field(default_factory=dict)
@@ -313,6 +316,7 @@ def _card(node: Node, sources: Mapping[str, Source], names: dict[str, int]) -> M
         encoding=fields["encoding"].text(ENCODINGS) if "encoding" in fields else None,
         encoding_evidence=_sources(fields.get("encoding_evidence"), sources),
         prime_tokens=fields["prime_tokens"].integer(0) if "prime_tokens" in fields else None,
+        image_output_tokens=_image_output(fields.get("image_output_tokens")),
         image_tokens=_image_rule(fields["image_tokens"]) if "image_tokens" in fields else None,
         modalities=_modalities(fields.get("modalities")),
         endpoints=_flags(fields.get("endpoints"), ENDPOINTS),
@@ -324,6 +328,16 @@ def _card(node: Node, sources: Mapping[str, Source], names: dict[str, int]) -> M
         conflicts=_list(fields.get("conflicts")),
         sources=tuple(read_source(source, sources) for source in source_nodes),
     )
+
+
+def _image_output(node: Node | None) -> Mapping[str, Mapping[str, int]]:
+    if node is None:
+        return MappingProxyType({})
+    found = {
+        quality: MappingProxyType({size: tokens.integer(1) for size, tokens in sizes.entries().items()})
+        for quality, sizes in node.entries().items()
+    }
+    return MappingProxyType(found)
 
 
 def _image_rule(node: Node) -> ImageRule:

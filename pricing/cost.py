@@ -145,8 +145,8 @@ def _cost(
             return found
         usage = found
     if prices is None:
-        prices = _shipped_prices()
-    day = _today() if at is None else _day(at)
+        prices = shipped_prices()
+    day = day_of(at)
     row = prices.lookup(model, service_tier, day) or Unpriced(_why(model, service_tier, day, prices), model)
     if isinstance(row, Unpriced):
         return row
@@ -246,7 +246,7 @@ def _add_the_rest(
     if region is not None:
         points = prices.uplift(row.model)
         if points is None:
-            return Unpriced(f"nobody says whether {row.model} costs more when a region is chosen", row.model)
+            return no_uplift(row.model)
         if points:
             components["regional_uplift"] = Usd(-(-tokens * points // 10_000))
     total = sum(components.values(), Usd.ZERO)
@@ -289,27 +289,30 @@ def _record(usage: Mapping[str, Any]) -> Usage | None:
 
 
 @lru_cache(maxsize=1)
-def _shipped_prices() -> PriceTable:
+def shipped_prices() -> PriceTable:
+    """The prices that come with the package, loaded when they are first asked for: counting needs none."""
     from .prices import load_prices
 
     return load_prices()
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
+def no_uplift(model: str) -> Unpriced:
+    """The answer where nobody knows what a region costs."""
+    return Unpriced(f"nobody says whether {model} costs more when a region is chosen", model)
 
 
-def _day(at: date) -> date:
+def day_of(at: date | None) -> date:
+    """The day (UTC) whose prices apply: today unless told."""
+    if at is None:
+        return datetime.now(UTC).date()
     if isinstance(at, datetime):
         return (at.astimezone(UTC) if at.tzinfo else at).date()
     return at
 
 
-def price_row(model: str, service_tier: str | None, at: date | None, prices: PriceTable | None) -> PriceRow | Unpriced:
-    """Find the row that prices a call of this day (now unless told) in a table (the shipped one), or say why not."""
-    if prices is None:
-        prices = _shipped_prices()
-    day = _today() if at is None else _day(at)
+def price_row(model: str, service_tier: str | None, at: date | None, prices: PriceTable) -> PriceRow | Unpriced:
+    """Find the row that prices a call of this day (now unless told), or say why there is none."""
+    day = day_of(at)
     return prices.lookup(model, service_tier, day) or Unpriced(_why(model, service_tier, day, prices), model)
 
 

@@ -59,14 +59,18 @@ class AdmissionError(RatecardError):
 
 
 class OverBudget(AdmissionError):
-    """Sending this request could overshoot a budget, so it was not sent."""
+    """Sending this request could overshoot a budget, so it was not sent.
+
+    retry_after_us  how long until a slow budget has room for it; None for a budget that blocks
+    """
 
     def __init__(self, message: str, **numbers: Any) -> None:
         super().__init__(message)
-        self.budget = numbers.get("budget")
-        self.spent = numbers.get("spent")
-        self.held = numbers.get("held")
-        self.estimate = numbers.get("estimate")
+        self.budget: Any = numbers.get("budget")
+        self.spent: Any = numbers.get("spent")
+        self.held: Any = numbers.get("held")
+        self.estimate: Any = numbers.get("estimate")
+        self.retry_after_us: int | None = numbers.get("retry_after_us")
 
 
 def _again(kind: type[RatecardError], args: tuple[Any, ...], numbers: dict[str, Any]) -> RatecardError:

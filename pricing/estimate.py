@@ -11,10 +11,12 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .cards import resolve
-from .cost import Unpriced, price_row
+from .cost import Unpriced, day_of, no_uplift, price_row, shipped_prices
 from .errors import ConfigError
+from .media import SPEECH, characters_of, is_media, most_image_tokens, why_unknown
 from .money import Usd
 from .tokens import Count, count_input
+from .tools import most_fees
 
 if TYPE_CHECKING:
     from .cards import ModelCard
@@ -84,6 +86,8 @@ def estimate(
     at: date | None = None,
     prices: PriceTable | None = None,
     input_count: Count | None = None,
+    region: str | None = None,
+    prior: Prior | None = None,
 ) -> Estimate:
     """Estimate tokens and cost of one request body. Nothing is sent.
 
@@ -93,6 +97,8 @@ def estimate(
     service_tier the tier to price; the body's own unless given
     at           the day whose prices apply; today unless told
     input_count  a count made earlier
+    region       the region that processes it, where the account has chosen one: "eu", "us" …
+    prior        what such replies took before (learned.Learned); other people's traffic unless told
 
     Raises  ConfigError when the body is no JSON object, names no model, or fits no endpoint
     """
@@ -108,12 +114,44 @@ def estimate(
     count = input_count
     if count is None:
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
-    p50, p95, worst, mean, basis = _output(body, endpoint, name, count)
+    table, day = prices or shipped_prices(), day_of(at)
     tier = service_tier if service_tier is not None else asked_tier(body)
-    row = price_row(name, "batch" if batch else tier, at, prices)
-    return Estimate(
-        name, endpoint, count, p50, p95, worst, mean, basis, _range(row, body, count, p50, p95, worst, mean)
-    )
+    row = price_row(name, "batch" if batch else tier, day, table)
+    if is_media(endpoint):
+        return _of_media(row, body, endpoint, name, count, day, table, region)
+    p50, p95, worst, mean, basis = _output(body, endpoint, name, count, prior)
+    priced = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
+    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
+
+
+def _of_media(
+    row: PriceRow | Unpriced,
+    body: Mapping[str, Any],
+    endpoint: str,
+    model: str,
+    count: Count,
+    day: date,
+    prices: PriceTable,
+    region: str | None,
+) -> Estimate:
+    """Estimate a call that draws, listens or speaks: its price, where something bounds it."""
+    written = most_image_tokens(body, model) if endpoint == "/v1/images/generations" else None
+    why = why_unknown(endpoint, body, model)
+    basis = f"unknown: {why}"
+    answer: CostRange | Unpriced = Unpriced(why, model)
+    if isinstance(row, Unpriced):
+        answer = row
+    elif written is not None and "output_image" not in row.pico_per_token:
+        answer = Unpriced(f"{row.id} has no price for image output tokens", model)
+    elif written is not None:
+        basis = "the most that such images take, by the image generation guide"
+        answer = _range(row, body, count, (written,) * 4, day, prices, region, "output_image")
+    elif endpoint == SPEECH and (characters := characters_of(body, row)) is not None:
+        pico, per = row.per_unit["characters"]
+        spoken = Usd(-(-characters * pico // per))
+        basis, answer = "none: a speech of this model is billed by its characters", CostRange(*(spoken,) * 4)
+    tokens = written or 0
+    return Estimate(model, endpoint, count, tokens, tokens, tokens, tokens, basis, answer)
 
 
 def guess_endpoint(body: Mapping[str, Any]) -> str | None:
@@ -137,7 +175,9 @@ def _reasons(model: str, card: ModelCard | None) -> bool:
     return model.startswith(_REASONING)
 
 
-def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) -> tuple[int, int, int, int, str]:
+def _output(
+    body: Mapping[str, Any], endpoint: str, model: str, count: Count, learned: Prior | None
+) -> tuple[int, int, int, int, str]:
     if endpoint.endswith(("embeddings", "moderations")):
         return 0, 0, 0, 0, "none: this endpoint produces no output tokens"
     card = resolve(model)
@@ -153,11 +193,11 @@ def _output(body: Mapping[str, Any], endpoint: str, model: str, count: Count) ->
             break
     if card is not None and card.context_window is not None:
         worst = max(0, min(worst, card.context_window - count.low))
-    prior = PRIOR_REASONING if _reasons(model, card) else PRIOR_PLAIN
+    prior = learned or (PRIOR_REASONING if _reasons(model, card) else PRIOR_PLAIN)
     choices = body.get("n")
     choices = choices if type(choices) is int and choices > 0 else 1
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
-    return p50, p95, worst * choices, mean, f"prior: {prior.source}{cap}"
+    return p50, p95, worst * choices, mean, f"{'prior' if learned is None else 'learned'}: {prior.source}{cap}"
 
 
 def asked_tier(body: Mapping[str, Any]) -> str | None:
@@ -170,11 +210,20 @@ def asked_tier(body: Mapping[str, Any]) -> str | None:
     return tier if isinstance(tier, str) else None
 
 
-def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> Usd | Unpriced:
+def most(
+    row: PriceRow,
+    body: Mapping[str, Any],
+    count: Count,
+    output: int,
+    *,
+    at: date,
+    prices: PriceTable,
+    region: str | None = None,
+) -> Usd | Unpriced:
     """The most that a request can cost at a row, with so much output: what a budget holds.
 
-    Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. What hosted tools
-    will be called for is not in it, for nobody knows how often.
+    Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. Of hosted tools
+    it has the calls that `most_fees` counts.
     """
     longest = row.at_length(count.high)
     if longest is None:
@@ -185,7 +234,21 @@ def most(row: PriceRow, body: Mapping[str, Any], count: Count, output: int) -> U
         read = max(read, longest.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
     if read is None or (written is None and output):
         return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
-    return Usd(count.high * read + output * (written or 0))
+    pico = count.high * read + output * (written or 0)
+    if region is not None:
+        points = prices.uplift(row.model)
+        if points is None:
+            return no_uplift(row.model)
+        pico = _lifted(pico, points)
+    if not body.get("tools"):
+        return Usd(pico)
+    fees = most_fees(body, row.model, at, prices)
+    return fees if isinstance(fees, Unpriced) else Usd(pico + fees.pico)
+
+
+def _lifted(pico: int, points: int) -> int:
+    """An amount with what a region adds, in basis points: a fraction of a pico-dollar counts as one."""
+    return -(-pico * (10_000 + points) // 10_000)
 
 
 def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
@@ -201,15 +264,31 @@ def dearest_input(row: PriceRow, body: Mapping[str, Any]) -> str:
 
 
 def _range(
-    row: PriceRow | Unpriced, body: Mapping[str, Any], count: Count, p50: int, p95: int, worst: int, mean: int
+    row: PriceRow | Unpriced,
+    body: Mapping[str, Any],
+    count: Count,
+    outputs: tuple[int, int, int, int],
+    at: date,
+    prices: PriceTable,
+    region: str | None,
+    kind: str = "output",
 ) -> CostRange | Unpriced:
-    """Price the outputs at one row: what `cost` says of fresh input and that output, without four Costs."""
+    """Price the outputs (p50, p95, worst, mean) at one row: what `cost` says of fresh input and that output.
+
+    kind  what the output is, as the row names it
+    """
     if isinstance(row, Unpriced):
         return row
-    dearest = most(row, body, count, worst)
+    p50, p95, worst, mean = outputs
+    dearest = most(row, body, count, worst, at=at, prices=prices, region=region)
     if isinstance(dearest, Unpriced):
         return dearest
     likely_row = row.at_length(count.tokens) or row
-    rate_in, rate_out = likely_row.common.input or 0, likely_row.common.output or 0
+    rate_in = likely_row.common.input or 0
+    rate_out = (likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)) or 0
     likely = count.tokens * rate_in
-    return CostRange(Usd(likely + p50 * rate_out), Usd(likely + p95 * rate_out), dearest, Usd(likely + mean * rate_out))
+    low, high, middle = likely + p50 * rate_out, likely + p95 * rate_out, likely + mean * rate_out
+    points = 0 if region is None else prices.uplift(row.model)
+    if points:
+        low, high, middle = (_lifted(pico, points) for pico in (low, high, middle))
+    return CostRange(Usd(low), Usd(high), dearest, Usd(middle))

@@ -12,157 +12,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self, overload
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
-from .budget import Budget
+from ._ledger_budgets import Counted, Watch
+from .budget import US_PER_S, Budget, Scope
 from .cost import Cost, Unpriced
+from .entries import MOST, Closing, Entry, State
 from .errors import ConfigError, LedgerError, OverBudget
 from .money import Usd
+from .totals import Totals, fold, part_of
 from .usage import Usage
 
-State = Literal["pending", "posted", "voided", "expired"]
+if TYPE_CHECKING:
+    import pandas
 
-NEXT: dict[tuple[str, str], State] = {
-    ("pending", "post"): "posted",
-    ("pending", "void"): "voided",
-    ("pending", "expire"): "expired",
-    ("expired", "post"): "posted",
-    ("expired", "void"): "voided",
-}
-"""The whole life of an entry, but for its being found a duplicate; any other event changes nothing."""
+__all__ = ["Entry", "Ledger", "Totals", "fold"]
 
-HOUR_US = 3_600 * 1_000_000
-
-MOST = 2**63 - 1
-"""The largest number that an entry keeps, of pico-dollars (9.2 million dollars) or tokens: a column holds no more."""
-
-
-class Entry(NamedTuple):
-    """One call. Times are µs since the epoch; amounts are Usd; None means not known.
-
-    estimate, worst   before the send: the likely and the largest possible cost
-    cost              what it cost; None when it has no price (`why` says why) or is not posted
-    exact             the usage is the server's own; False when it was estimated
-    """
-
-    id: int
-    state: State
-    model: str
-    endpoint: str
-    response_id: str | None
-    custom_id: str | None
-    run: str | None
-    tags: dict[str, str]
-    service_tier: str | None
-    batch: bool
-    created_us: int
-    closed_us: int | None
-    estimate: Usd | None
-    worst: Usd | None
-    cost: Usd | None
-    components: dict[str, Usd]
-    row_id: str | None
-    table_version: str | None
-    usage: dict[str, int]
-    exact: bool
-    why: str
-
-
-class Closing(NamedTuple):
-    """How an entry ends; what a book writes into it."""
-
-    state: State
-    closed_us: int
-    response_id: str | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    cost: Usd | None = None
-    components: Mapping[str, Usd] = {}
-    row_id: str | None = None
-    table_version: str | None = None
-    usage: Mapping[str, int] = {}
-    exact: bool = True
-    why: str = ""
-
-
-class Totals:
-    """Sums over entries.
-
-    posted            Usd of the posted entries that have a price
-    pending_estimate  Usd of the pending ones, at their estimates; expired_estimate likewise
-    unpriced_count    posted entries without a price: they are in no sum
-    """
-
-    __slots__ = (
-        "estimated_count",
-        "expired_count",
-        "expired_estimate",
-        "input_tokens",
-        "output_tokens",
-        "pending_count",
-        "pending_estimate",
-        "posted",
-        "posted_count",
-        "unpriced_count",
-        "voided_count",
-    )
-
-    def __init__(self) -> None:
-        self.posted = self.pending_estimate = self.expired_estimate = Usd.ZERO
-        self.posted_count = self.pending_count = self.expired_count = self.voided_count = 0
-        self.unpriced_count = self.estimated_count = self.input_tokens = self.output_tokens = 0
-
-    def add(self, entry: Entry) -> None:
-        """Count one entry."""
-        if entry.state == "posted":
-            self.posted_count += 1
-            self.estimated_count += not entry.exact
-            if entry.cost is None:
-                self.unpriced_count += 1
-            else:
-                self.posted += entry.cost
-            usage = entry.usage
-            self.input_tokens += sum(
-                usage.get(k, 0) for k in ("input_tokens", "cached_input_tokens", "cache_write_tokens")
-            )
-            self.output_tokens += usage.get("output_tokens", 0) + usage.get("reasoning_tokens", 0)
-        elif entry.state == "pending":
-            self.pending_count += 1
-            self.pending_estimate += entry.estimate or Usd.ZERO
-        elif entry.state == "expired":
-            self.expired_count += 1
-            self.expired_estimate += entry.estimate or Usd.ZERO
-        else:
-            self.voided_count += 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The sums by name, amounts as decimal texts."""
-        return {name: str(v) if isinstance(v := getattr(self, name), Usd) else v for name in sorted(self.__slots__)}
-
-    def __eq__(self, other: object) -> bool:
-        return self.as_dict() == other.as_dict() if isinstance(other, Totals) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a running sum is no key
-
-    def __repr__(self) -> str:
-        return f"Totals({self.as_dict()})"
-
-
-def fold(entries: Iterable[Entry]) -> Totals:
-    """Sum entries."""
-    totals = Totals()
-    for entry in entries:
-        totals.add(entry)
-    return totals
+LEASE_S = 3_600
+"""How long a call is held at most: longer than any HTTP request lives. A later end is still taken."""
 
 
 class Book(Protocol):
     """Where entries are kept: memory, or SQLite. A book swaps state in atomic steps and decides nothing."""
 
-    def insert(self, entry: Entry, budgets: tuple[Budget, ...]) -> int: ...
+    def insert(self, entry: Entry, budgets: tuple[Budget, ...], lost_us: int) -> tuple[int, list[Counted]]: ...
+
+    def counted(self, budget: Budget, scope: Scope, now_us: int, lost_us: int) -> tuple[Usd, Usd]: ...
+
+    def first_time(self, budget: str, percent: int, mark_us: int, every_us: int) -> bool: ...
 
     def attach(self, entry_id: int, response_id: str, now_us: int) -> bool: ...
 
@@ -174,45 +53,42 @@ class Book(Protocol):
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
 
+    def latest(self, count: int) -> list[Entry]: ...
+
     def sync(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-def check_budget(budget: Budget, spent: Usd, held: Usd, worst: Usd | None) -> None:
-    """Raise OverBudget unless what is spent, what is held and this worst case fit together."""
-    if worst is None:
-        raise OverBudget(
-            f"budget {budget}: this call has no price, so it could cost anything; add a price row or lift the budget",
-            budget=budget,
-            spent=spent,
-            held=held,
-        )
-    if spent + held + worst > budget.amount:
-        raise OverBudget(
-            f"budget {budget}: {spent.format()} spent, {held.format()} held by calls in the air, and this call may "
-            f"cost up to {worst.format()}; a smaller max_output_tokens makes that less",
-            budget=budget,
-            spent=spent,
-            held=held,
-            estimate=worst,
-        )
-
-
 class Ledger:
     """Entries of calls, in memory or in a SQLite file that threads and processes may share.
 
-    path    the file; None keeps everything in memory
-    now_us  the wall clock (µs since the epoch)
+    path     the file; None keeps everything in memory
+    create   whether a file that is not there is made; who only reads says False
+    lease_s  how long a budget holds a call of which nobody has told how it ended; from then on it counts as one whose
+             cost nobody knows, in the window of its sending
+    now_us   the wall clock (µs since the epoch)
 
     Raises  LedgerError when the file is damaged, is no ledger, or cannot be written; ConfigError when it has no name
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, now_us: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        create: bool = True,
+        lease_s: int = LEASE_S,
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
         self.path = None if path is None else os.fspath(path)
         if self.path is not None and (not self.path or "\0" in self.path):
             # SQLite would keep an unnamed ledger in a file of its own and throw it away.
             raise ConfigError(f"a ledger's path is the name of a file, not {self.path!r}; None keeps it in memory")
+        if type(lease_s) is not int or lease_s <= 0:
+            raise ConfigError(f"lease_s is a whole number of seconds, more than none; not {lease_s!r}")
+        if self.path is not None and not create and not os.path.exists(self.path):
+            raise LedgerError(f"{self.path}: no such ledger")
+        self._lease_us = lease_s * US_PER_S
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
         if self.path is None:
             from ._ledger_memory import MemoryBook
@@ -222,6 +98,7 @@ class Ledger:
             from ._ledger_sqlite import SqliteBook
 
             self._book = SqliteBook(self.path)
+        self._watch = Watch(self._book, self._now_us, self._lease_us)
 
     def pend(
         self,
@@ -236,8 +113,14 @@ class Ledger:
         custom_id: str | None = None,
         run: str | None = None,
         budgets: Iterable[Budget] = (),
+        effort: str = "",
+        attempt: int | None = None,
+        wait_us: int | None = None,
+        expected: Mapping[str, int] | None = None,
     ) -> int:
         """Write the pending entry of a call about to be sent; return its id.
+
+        effort … expected  as Entry has them
 
         Raises  OverBudget when a budget has no room for the worst case (or there is none); LedgerError when an amount
                 is absurd, above 9.2 million dollars: nothing is written
@@ -245,19 +128,29 @@ class Ledger:
         for amount in (estimate, worst):
             if amount is not None and abs(amount.pico) > MOST:
                 raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
-        now_us = self._now_us()
+        run, model, tier = _text(run), _told(model), _text(service_tier)
         entry = Entry(
-            0, "pending", model, endpoint, None, custom_id, run or None, dict(tags) if tags else {}, service_tier,
-            batch, now_us, None, estimate, worst, None, {}, None, None, {}, False, "",
+            0, "pending", model, _told(endpoint), None,
+            None if custom_id is None else _told(custom_id), run,
+            dict(tags) if tags else {}, tier, batch, self._now_us(),
+            None, estimate, worst, None, {}, None, None, {}, False, "",
+            None, model, tier, _told(effort), attempt, wait_us, None, expected or {},
         )  # fmt: skip
-        return self._book.insert(entry, tuple(budgets))
+        try:
+            entry_id, counted = self._book.insert(entry, tuple(budgets), entry.created_us - self._lease_us)
+        except OverBudget as refused:
+            self._watch.refused(refused, run, entry.tags)
+            raise
+        if counted:
+            self._watch.admitted(entry_id, counted)
+        return entry_id
 
     def attach(self, entry_id: int, response_id: str) -> bool:
         """Note the response id of an entry that is pending or expired, so that a later poll finds it.
 
         When another entry has this response id, this one is voided as a duplicate, and the answer is False.
         """
-        return bool(response_id) and self._book.attach(entry_id, response_id, self._now_us())
+        return bool(response_id) and self._book.attach(entry_id, _told(response_id), self._now_us())
 
     def post(
         self,
@@ -270,14 +163,16 @@ class Ledger:
         service_tier: str | None = None,
         exact: bool = True,
         why: str = "",
+        request_id: str | None = None,
+        latency_us: int | None = None,
     ) -> bool:
         """End an entry with what it used and cost, even one that had expired. True when that billed it.
 
         When another entry has this response id, the news are that one's, as with `post_response`, and this one is
         voided as a duplicate.
         """
-        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
-        return self._book.close_entry(entry_id, "post", closing)
+        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why, request_id, latency_us)
+        return self._ended(entry_id, "post", closing)
 
     def post_response(
         self,
@@ -299,29 +194,47 @@ class Ledger:
         """
         if not response_id:
             raise ConfigError("post_response needs the id of the response")
+        response_id = _told(response_id)
         closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
         fresh = Entry(
-            0, "pending", model, endpoint, response_id, None, None, {}, service_tier, False, closing.closed_us,
-            None, None, None, None, {}, None, None, {}, False, "",
+            0, "pending", _told(model), _told(endpoint), response_id, None, None, {}, _text(service_tier), False,
+            closing.closed_us, None, None, None, None, {}, None, None, {}, False, "",
         )  # fmt: skip
-        return self._book.close_response(response_id, closing, fresh)
+        billed = self._book.close_response(response_id, closing, fresh)
+        self._watch.ended_response(response_id)
+        return billed
 
     def expire_response(self, response_id: str, why: str) -> bool:
         """End the pending entry of a response that ended without a usage. False when there is none."""
-        closing = Closing("expired", self._now_us(), exact=False, why=why)
-        return bool(response_id) and self._book.close_response(response_id, closing, None)
+        closing = Closing("expired", self._now_us(), exact=False, why=_told(why))
+        if not response_id or not self._book.close_response(_told(response_id), closing, None):
+            return False
+        self._watch.ended_response(_told(response_id))
+        return True
 
-    def void(self, entry_id: int, why: str) -> bool:
+    def void(self, entry_id: int, why: str, *, request_id: str | None = None, latency_us: int | None = None) -> bool:
         """End an entry as not billed, even one that had expired. False when it had ended before."""
-        return self._book.close_entry(entry_id, "void", Closing("voided", self._now_us(), why=why))
+        closing = Closing("voided", self._now_us(), why=_told(why), request_id=_text(request_id), latency_us=latency_us)
+        return self._ended(entry_id, "void", closing)
 
-    def expire(self, entry_id: int, why: str, response_id: str | None = None) -> bool:
+    def expire(
+        self,
+        entry_id: int,
+        why: str,
+        response_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        latency_us: int | None = None,
+    ) -> bool:
         """End an entry whose cost nobody knows; it counts at its estimate. False when it had ended before.
 
         By its response id, where that is known, late news find it and replace the estimate.
         """
-        closing = Closing("expired", self._now_us(), response_id or None, exact=False, why=why)
-        if self._book.close_entry(entry_id, "expire", closing):
+        closing = Closing(
+            "expired", self._now_us(), _text(response_id), exact=False, why=_told(why),
+            request_id=_text(request_id), latency_us=latency_us,
+        )  # fmt: skip
+        if self._ended(entry_id, "expire", closing):
             return True
         if response_id:
             self.attach(entry_id, response_id)  # somebody else gave the call up; its news must find it all the same
@@ -329,32 +242,55 @@ class Ledger:
 
     def find(self, response_id: str) -> Entry | None:
         """Find the entry that has this response id, whatever its state."""
-        return self._book.find(response_id)
+        return self._book.find(_told(response_id))
 
     def entries(
         self, state: State | None = None, since_us: int | None = None, run: str | None = None
     ) -> Iterator[Entry]:
         """Iterate over entries in the order they were written."""
-        return self._book.entries(state, since_us, run)
+        return self._book.entries(state, since_us, None if run is None else _told(run))
+
+    def latest(self, count: int) -> list[Entry]:
+        """The entries last written whose usage is the server's own, newest first, at most so many."""
+        return self._book.latest(count)
+
+    def counted(self, budget: Budget, *, run: str | None = None, tags: Mapping[str, str] | None = None) -> Counted:
+        """What a budget counts at this moment for a call of this run with these tags: spent and held.
+
+        Raises  ConfigError when such a call is none of the budget's business
+        """
+        scope = budget.scope(run, tags or {})
+        if scope is None:
+            raise ConfigError(f"budget {budget} does not count a call of run {run!r} with the tags {dict(tags or {})}")
+        return Counted(budget, scope, *self._watch.count(budget, scope))
 
     @overload
     def totals(self, by: None = None, run: str | None = None) -> Totals: ...
 
     @overload
-    def totals(self, by: str, run: str | None = None) -> dict[str, Totals]: ...
+    def totals(self, by: str | Sequence[str], run: str | None = None) -> dict[str, Totals]: ...
 
-    def totals(self, by: str | None = None, run: str | None = None) -> Totals | dict[str, Totals]:
-        """Sum the ledger, or its parts by "model", "day" (UTC), "state" or "tag:NAME".
+    def totals(self, by: str | Sequence[str] | None = None, run: str | None = None) -> Totals | dict[str, Totals]:
+        """Sum the ledger, or its parts by "model", "day" (UTC), "tag:NAME" …, or by several of them.
 
         Raises  ConfigError for another `by`
         """
         if by is None:
             return fold(self.entries(run=run))
-        key = _key(by)
+        key = part_of(by)
         parts: dict[str, Totals] = {}
         for entry in self.entries(run=run):
             parts.setdefault(key(entry), Totals()).add(entry)
         return parts
+
+    def to_pandas(self, run: str | None = None) -> pandas.DataFrame:
+        """The entries as a DataFrame, one row each: amounts are decimal.Decimal, times UTC (see pricing.export).
+
+        Raises  ConfigError without pandas
+        """
+        from .export import to_pandas
+
+        return to_pandas(self.entries(run=run))
 
     def sync(self) -> None:
         """Force what was written to disk, so that it survives the death of the machine.
@@ -378,6 +314,11 @@ class Ledger:
     ) -> None:
         self.close()
 
+    def _ended(self, entry_id: int, event: str, closing: Closing) -> bool:
+        done = self._book.close_entry(entry_id, event, closing)
+        self._watch.ended(entry_id)
+        return done
+
     def _closing(
         self,
         usage: Usage | None,
@@ -387,9 +328,11 @@ class Ledger:
         service_tier: str | None,
         exact: bool,
         why: str,
+        request_id: str | None = None,
+        latency_us: int | None = None,
     ) -> Closing:
-        # An empty text names nothing: some servers send "id": "", and those are not all one response.
-        response_id, model, service_tier = response_id or None, model or None, service_tier or None
+        response_id, model, service_tier, why = _text(response_id), _text(model), _text(service_tier), _told(why)
+        request_id = _text(request_id)
         counts = usage.as_dict() if usage is not None else {}
         # The call is over, so news are never refused; but nobody believes such numbers, and one would spoil every sum.
         if sum(map(abs, counts.values())) > MOST:
@@ -401,64 +344,14 @@ class Ledger:
             notes = "; ".join((why, *cost.notes) if why else cost.notes)
             return Closing(
                 "posted", self._now_us(), response_id, model, service_tier, cost.total, cost.components, cost.row_id,
-                cost.table_version, counts, exact, notes,
+                cost.table_version, counts, exact, _told(notes), request_id, latency_us,
             )  # fmt: skip
         reason = cost.reason if cost is not None else "no cost given"
         why = f"{why}; {reason}" if why else reason
-        return Closing("posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=why)
-
-
-def copied(entry: Entry) -> Entry:
-    """An entry to give away: what is done to its dictionaries changes no book."""
-    tags, components, usage = dict(entry.tags), dict(entry.components), dict(entry.usage)
-    return entry._replace(tags=tags, components=components, usage=usage)
-
-
-def closed(entry: Entry, closing: Closing) -> Entry:
-    """An entry after its end. By position: `_replace` takes five times as long."""
-    return Entry(
-        entry.id,
-        closing.state,
-        closing.model or entry.model,
-        entry.endpoint,
-        closing.response_id or entry.response_id,
-        entry.custom_id,
-        entry.run,
-        entry.tags,
-        closing.service_tier or entry.service_tier,
-        entry.batch,
-        entry.created_us,
-        closing.closed_us,
-        entry.estimate,
-        entry.worst,
-        closing.cost,
-        dict(closing.components),
-        closing.row_id,
-        closing.table_version,
-        dict(closing.usage),
-        closing.exact,
-        closing.why,
-    )
-
-
-def charge_of(entry: Entry) -> int:
-    """What budgets count as spent for an entry (pico-dollars): its cost; while nobody knows that, its worst case."""
-    if entry.state not in ("posted", "expired"):
-        return 0
-    for amount in (entry.cost, entry.worst, entry.estimate):
-        if amount is not None:  # not `or`: an estimate of $0 is an estimate
-            return amount.pico
-    return 0
-
-
-def takes(state: str, exact: bool, closing: Closing) -> bool:
-    """Tell whether news of a response change its entry: it has no bill yet, or an estimated one and this is exact."""
-    return (state, "post") in NEXT or (state == "posted" and not exact and closing.exact and closing.cost is not None)
-
-
-def duplicate(of: int, closed_us: int) -> Closing:
-    """How an entry ends whose response another entry has."""
-    return Closing("voided", closed_us, why=f"duplicate of entry {of}")
+        return Closing(
+            "posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=_told(why),
+            request_id=request_id, latency_us=latency_us,
+        )  # fmt: skip
 
 
 _NOT_KEPT = "token counts that nobody can have used are not kept"
@@ -471,11 +364,11 @@ def _absurd(cost: Cost) -> bool:
     return abs(cost.total.pico) > MOST
 
 
-def _key(by: str) -> Callable[[Entry], str]:
-    if by in ("model", "state"):
-        return lambda entry: str(getattr(entry, by))
-    if by == "day":
-        return lambda entry: str(datetime.fromtimestamp(entry.created_us // 1_000_000, UTC).date())
-    if by.startswith("tag:") and len(by) > 4:
-        return lambda entry: entry.tags.get(by[4:], "")
-    raise ConfigError(f"totals are by model, day, state or tag:NAME, not {by!r}")
+def _told(text: str) -> str:
+    """A text that a file can hold: half of a character, as broken programs make them, is spelt out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _text(text: str | None) -> str | None:
+    """Such a text, or None. An empty one names nothing: some servers send "id": "", and those are not all one."""
+    return _told(text) if text else None

@@ -139,11 +139,13 @@ class Uplift(NamedTuple):
 
     models        the models that it is added for
     older_than    models released before this day have none; of others nobody knows
+    hosts         hosts that process in a region → its name
     """
 
     basis_points: int
     models: frozenset[str]
     older_than: date
+    hosts: Mapping[str, str] = MappingProxyType({})
 
 
 class Layer(NamedTuple):
@@ -174,9 +176,12 @@ class PriceTable:
         self.tier_of: dict[str, str] = {}
         self.billed_as: dict[str, str] = {}
         self.kinds = tuple(dict.fromkeys(kind for layer in self.layers for kind in layer.kinds))
+        self._regions: dict[str, str] = {}
         for layer in self.layers:
             self.tier_of |= layer.tier_of
             self.billed_as |= layer.billed_as
+            if layer.uplift is not None:
+                self._regions |= layer.uplift.hosts
         self._found: dict[tuple[str, str | None, date], PriceRow | None] = {}
 
     def lookup(self, model: str, service_tier: str | None = None, at: date | None = None) -> PriceRow | None:
@@ -234,8 +239,14 @@ class PriceTable:
             if layer.uplift is not None and card is not None:
                 if card.model in layer.uplift.models:
                     return layer.uplift.basis_points
-                return 0 if card.released is not None and card.released < layer.uplift.older_than else None
+                # What had a price on a day was released by then, whether or not a source tells when.
+                known = card.released or min((row.effective_from for row in self.rows(model)), default=None)
+                return 0 if known is not None and known < layer.uplift.older_than else None
         return None
+
+    def region_of(self, host: str) -> str | None:
+        """Name the region that a host of the API processes in; None for the hosts that choose none."""
+        return self._regions.get(host)
 
     def _name(self, model: str) -> str:
         card = self._cards.named(model)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
+from .cost import Unpriced
+from .money import Usd
 from .usage import MOST, Usage, is_count
+
+if TYPE_CHECKING:
+    from .prices import PriceTable
 
 Billed = tuple[dict[str, int], tuple[str, ...]]
 """Counts by name, as a Usage has them, and notes."""
@@ -54,6 +60,34 @@ def billed_tools(reply: Mapping[str, Any]) -> Billed | None:
         for name, count in _drawing(drawing).items():
             counts[name] = counts.get(name, 0) + count
     return {name: count for name, count in counts.items() if count}, tuple(notes)
+
+
+def most_fees(body: Mapping[str, Any], model: str, at: date, prices: PriceTable) -> Usd | Unpriced:
+    """What a budget holds for the calls of a request's hosted tools.
+
+    `max_tool_calls` bounds them: so many, all of the dearest. Without it nobody knows how often a tool will be called,
+    and one call of each is held. Images that a tool draws are not in it: they are no calls, but tokens.
+    """
+    offered = body.get("tools")
+    tools = [tool for tool in offered if isinstance(tool, Mapping)] if isinstance(offered, list) else []
+    kinds = {kind for tool in tools if (kind := _fee_of(str(tool.get("type")), tools)) is not None}
+    held = []
+    for kind in sorted(kinds):
+        fee = prices.fee(kind, model, at)
+        if fee is None:
+            return Unpriced(f"no price is known for {kind} of {model!r} on {at}", model)
+        held.append(-(-fee.pico // fee.per))
+    calls = body.get("max_tool_calls")
+    return Usd(calls * max(held, default=0) if is_count(calls, MOST) else sum(held))
+
+
+def _fee_of(tool: str, tools: list[Mapping[str, Any]]) -> str | None:
+    """The fee for a call of a hosted tool, as a Usage counts it; None where there is none."""
+    if tool.startswith("web_search"):
+        return "web_search_preview_calls" if tool.startswith("web_search_preview") else "web_search_calls"
+    if tool == "file_search":
+        return "file_search_calls"
+    return "code_interpreter_sessions" + _size(tools) if tool == "code_interpreter" else None
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:

@@ -16,21 +16,24 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from pricing.budget import US_PER_S, Budget
+from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
 from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
+from pricing.learned import RECALLED, Learned, effort_of
 from pricing.ledger import Entry, Ledger
+from pricing.media import SPEECH, characters_of, images_of, is_media
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
 from pricing.usage import Usage, with_tools
 
 from .context import CURRENT
-from .errors import RatecardWarning
+from .errors import OverBudget, RatecardWarning
 from .events import guarded
-from .reply import RUNNING, Outcome
+from .reply import RUNNING, Outcome, Trail
 
 if TYPE_CHECKING:
-    from .exchange import Call
+    from .call import Call
 
 
 _UNDECIDED = (None, "", "auto")
@@ -46,10 +49,14 @@ class Accountant:
     tags     attached to every entry, below the tags of the context
     prices   the price table; the shipped one unless told
     at       day whose prices apply; the day of the call (UTC) unless told
+    region   the region that processes the calls; the one of the host they are sent to, unless told
+    ask_usage  whether Chat streams are asked for their usage where their caller did not
     untold   warnings that could not be given with a reply because they are errors; the next call raises them
     """
 
-    __slots__ = ("_at", "_budgets", "_prices", "_tags", "ledger", "untold")
+    __slots__ = (
+        "_at", "_binding", "_budgets", "_learned", "_prices", "_region", "_tags", "asks_usage", "ledger", "untold",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -59,9 +66,15 @@ class Accountant:
         tags: Mapping[str, str] | None = None,
         prices: PriceTable | None = None,
         at: date | None = None,
+        ask_usage: bool = True,
+        region: str | None = None,
     ) -> None:
         self.ledger = ledger
+        self._region = region
+        self.asks_usage = ask_usage
+        self._learned: Learned | None = None
         self._budgets = tuple(budgets)
+        self._binding = any(budget.action != "warn" for budget in self._budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()
         self._at = at
@@ -69,6 +82,8 @@ class Accountant:
 
     def estimate(self, call: Call) -> Estimate:
         """Estimate a call. Done before it waits for admission: nothing slow may stand between admission and send."""
+        if self._learned is None:
+            self._learned = Learned(reversed(self.ledger.latest(RECALLED)))
         return estimate(
             call.body,
             endpoint=call.endpoint,
@@ -76,56 +91,79 @@ class Accountant:
             input_count=call.count,
             at=self._day(),
             prices=self._prices,
+            region=self._region_of(call),
+            prior=self._learned.foresee(call.model, effort_of(call.body), self._tagged()),
         )
 
-    def open(self, call: Call, guess: Estimate) -> int:
+    def open(self, call: Call, guess: Estimate, attempt: int, waited_us: int | None) -> int:
         """Write the pending entry of a call about to be sent. Raises OverBudget: not sent, nothing written."""
         if self.untold:
             raise self.untold.pop()
         context = CURRENT.get()
         priced = guess.cost
-        return self.ledger.pend(
-            model=call.model,
-            endpoint=call.endpoint,
-            estimate=None if isinstance(priced, Unpriced) else priced.mean,
-            worst=self._worst(call, guess),
-            tags={**self._tags, **context.tags} if context.tags else self._tags,
-            service_tier=asked_tier(call.body),
-            custom_id=context.custom_id,
-            run=context.run,
-            budgets=self._budgets,
-        )
+        try:
+            return self.ledger.pend(
+                model=call.model,
+                endpoint=call.endpoint,
+                estimate=None if isinstance(priced, Unpriced) else priced.mean,
+                worst=self._worst(call, guess),
+                tags=self._tagged(),
+                service_tier=asked_tier(call.body),
+                custom_id=context.custom_id,
+                run=context.run,
+                budgets=self._budgets,
+                effort=effort_of(call.body),
+                attempt=attempt,
+                wait_us=waited_us,
+                expected={
+                    "input_tokens": guess.input.tokens,
+                    "output_tokens": guess.output_mean,
+                    "output_p50": guess.output_p50,
+                    "output_p95": guess.output_p95,
+                },
+            )
+        except OverBudget as error:
+            if isinstance(priced, Unpriced):
+                error.args = (f"{error}: {priced.reason}",)
+            raise
 
-    def failed(self, entry: int, error: BaseException, not_sent: bool) -> None:
+    def failed(self, entry: int, error: BaseException, not_sent: bool, latency_us: int | None) -> None:
         """End an entry whose request got no response."""
         name = type(error).__name__
         if not_sent:
             self.ledger.void(entry, f"{name}: not sent")
         else:
-            self.ledger.expire(entry, f"{name}: sent, and nobody knows whether it was billed; counted at its estimate")
+            why = f"{name}: sent, and nobody knows whether it was billed; counted at its estimate"
+            self.ledger.expire(entry, why, latency_us=latency_us)
 
-    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome) -> None:
+    def close(self, entry: int, call: Call, guess: Estimate, outcome: Outcome, trail: Trail) -> None:
         """End (or, for a background response, identify) the entry of a call that got a response."""
         if not 200 <= outcome.status < 300:
-            self.ledger.void(entry, f"HTTP {outcome.status}: not billed")
+            self.ledger.void(entry, f"HTTP {outcome.status}: not billed", **trail._asdict())
             return
         background = call.body.get("background") is True  # only such a response goes on after its reply has ended
         if background and outcome.state in RUNNING and outcome.usage is None and outcome.response_id:
             self.ledger.attach(entry, outcome.response_id)
             return
-        usage = _used(outcome)
+        usage = _used(call, outcome)
         exact, why = usage is not None, ""
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
+            if usage is None and is_media(call.endpoint) and isinstance(guess.cost, Unpriced):
+                why = f"{why.partition(';')[0]}, and {guess.cost.reason}"
+                self.ledger.post(
+                    entry, usage=None, cost=Unpriced(why, call.model), exact=False, why=why, **trail._asdict()
+                )
+                return
             if usage is None:
-                self.ledger.expire(entry, why, outcome.response_id)
+                self.ledger.expire(entry, why, outcome.response_id, **trail._asdict())
                 return
         asked = asked_tier(call.body)
         tier = _tier(outcome.service_tier, asked)
         model = outcome.model or call.model
-        price = self._price(usage, model, tier, self._day())
-        if not exact and self._budgets and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
-            dearest = self._price(usage, model, _DEAREST, self._day())
+        price = self._price(call, usage, model, tier, self._day())
+        if not exact and self._binding and outcome.service_tier in _UNDECIDED and asked in _UNDECIDED:
+            dearest = self._price(call, usage, model, _DEAREST, self._day())
             if isinstance(price, Cost) and isinstance(dearest, Cost) and dearest.total > price.total:
                 tier, price = _DEAREST, dearest
         posted = self.ledger.post(
@@ -137,7 +175,10 @@ class Accountant:
             service_tier=tier,
             exact=exact,
             why=why,
+            **trail._asdict(),
         )
+        if exact and self._learned is not None:
+            self._learned.add(call.model, effort_of(call.body), self._tagged(), usage.total_output)
         self._tell(posted, price)
 
     def polled(self, call: Call, outcome: Outcome) -> None:
@@ -154,7 +195,7 @@ class Accountant:
             return
         if not outcome.response_id or outcome.state in RUNNING:
             return
-        usage = _used(outcome)
+        usage = _used(call, outcome)
         if usage is None:
             if outcome.state and outcome.complete:
                 self.ledger.expire_response(outcome.response_id, f"{outcome.state}, without a usage that can be read")
@@ -162,7 +203,7 @@ class Accountant:
         entry = self.ledger.find(outcome.response_id)
         tier = _tier(outcome.service_tier, None if entry is None else entry.service_tier)
         day = self._day() if entry is None or self._at is not None else _day_of(entry)
-        price = self._price(usage, outcome.model or ("" if entry is None else entry.model), tier, day)
+        price = self._price(call, usage, outcome.model or ("" if entry is None else entry.model), tier, day)
         posted = self.ledger.post_response(
             outcome.response_id,
             endpoint=call.endpoint,
@@ -181,6 +222,8 @@ class Accountant:
         largest that the request allows, for a mean is less than what every other call has spent. The same holds under
         a budget where nothing at all was seen.
         """
+        if is_media(call.endpoint):
+            return self._reckon_media(call, outcome)
         running = Usage.from_response(outcome.usage)
         model = outcome.model or call.model
         seen = count_tokens(outcome.text, model) if outcome.text else 0
@@ -194,7 +237,7 @@ class Accountant:
         else:
             what = "the reply carried no usage"
         hides = reasons(model) or reasons(call.model)
-        if self._budgets and (hides or not seen):
+        if self._binding and (hides or not seen):
             output = max(seen, guess.output_worst)
             row = self._prices.lookup(model, asked_tier(call.body), self._day())
             kind = "input" if row is None else dearest_input(row, call.body)
@@ -210,6 +253,22 @@ class Accountant:
             return usage, f"{what}: counted from its text, and its hidden reasoning at the mean of such calls"
         return Usage(read, output_tokens=seen), f"{what}: counted from its text"
 
+    def _reckon_media(self, call: Call, outcome: Outcome) -> tuple[Usage | None, str]:
+        """Reckon a reply of images or audio without a usage, where its length, or that of its request, is its price."""
+        row = self._prices.lookup(call.model, None, self._day())
+        if row is not None and call.endpoint == SPEECH and outcome.complete:
+            characters = characters_of(call.body, row)
+            if characters is not None:
+                usage = Usage(characters=characters)
+                return usage, "the reply carried no usage: counted from the characters that it speaks"
+        if row is not None and "audio_us" in row.per_unit and outcome.duration is not None:
+            # Recorded usages are whole seconds: 8.47 s of audio were billed as 9.
+            whole = Usage.from_response({"type": "duration", "seconds": outcome.duration})
+            if whole is not None:
+                usage = Usage(audio_us=-(-whole.extra.get("audio_us", 0) // US_PER_S) * US_PER_S)
+                return usage, "the reply carried no usage: counted from the duration that it states, in whole seconds"
+        return None, "the reply carried no usage; counted at its estimate"
+
     def _worst(self, call: Call, guess: Estimate) -> Usd | None:
         """The most a call may cost: what budgets hold.
 
@@ -221,26 +280,46 @@ class Accountant:
             return None
         if asked_tier(call.body) in _UNDECIDED:
             row = self._prices.lookup(call.model, _DEAREST, self._day())
-            dearest = None if row is None else most(row, call.body, guess.input, guess.output_worst)
+            dearest = None
+            if row is not None:
+                dearest = most(
+                    row, call.body, guess.input, guess.output_worst,
+                    at=self._day(), prices=self._prices, region=self._region_of(call),
+                )  # fmt: skip
             if isinstance(dearest, Usd):
                 return max(dearest, priced.worst)
         return priced.worst
 
-    def _price(self, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
-        return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices)
+    def _price(self, call: Call, usage: Usage, model: str, tier: str | None, day: date) -> Cost | Unpriced:
+        region = self._region_of(call)
+        return cost(usage, model=model, service_tier=tier, at=day, prices=self._prices, region=region)
+
+    def _region_of(self, call: Call) -> str | None:
+        return self._region or self._prices.region_of(call.host)
 
     def _tell(self, posted: bool, price: Cost | Unpriced) -> None:
         on_cost = CURRENT.get().on_cost
         if posted and on_cost is not None:
             guarded("on_cost", on_cost, price)
 
+    def _tagged(self) -> Mapping[str, str]:
+        tags = TAGS.get()
+        return {**self._tags, **tags} if tags else self._tags
+
     def _day(self) -> date:
         return self._at or datetime.now(UTC).date()
 
 
-def _used(outcome: Outcome) -> Usage | None:
+def _used(call: Call, outcome: Outcome) -> Usage | None:
     """The usage of a whole reply, and what its hosted tools are billed for; None when nobody knows."""
+    if not outcome.complete and call.endpoint.startswith("/v1/images/") and images_of(call.body) > 1:
+        return None  # each image of a stream tells its own, and the last may not have come
     usage = Usage.from_response(outcome.usage) if outcome.final else None
+    if usage is not None and call.endpoint == SPEECH:  # what it has made is sound, though it does not say so
+        counts = usage.as_dict()
+        counts["output_audio_tokens"] = counts.get("output_audio_tokens", 0) + counts["output_tokens"]
+        counts["output_tokens"] = 0
+        usage = Usage(**counts, notes=usage.notes)
     if usage is None or outcome.tools is None:
         return usage
     return with_tools(usage, *outcome.tools)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pricing.budget import Budget
+from pricing.budget_file import read_budgets
 from pricing.cards import resolve
 
 from .errors import ConfigError, NotOffered
@@ -49,15 +50,15 @@ def read_base_url(text: str) -> str:
     return text
 
 
-def read_job_budget(text: str) -> Budget:
-    """Read the budget of a job. Raises ConfigError for what is no amount, and for a cap per day: a job ends once."""
-    budget = Budget.parse(text)
-    if budget.window != "total":
-        raise ConfigError(
-            f"{text!r} is a cap per {budget.window}, and a job's budget is a total, for all of it: "
-            f'write "{budget.amount} USD"'
-        )
-    return budget
+def read_job_budgets(text: str) -> list[Budget]:
+    """Read --budget: "5 USD" is for the job; a window or a tag counts the whole ledger; a .yaml file has several.
+
+    Raises  ConfigError for what is no budget
+    """
+    return [
+        budget._replace(window="job") if budget.window == "total" and not budget.tag and not budget.run else budget
+        for budget in read_budgets(text)
+    ]
 
 
 def check_files(job: str, output: str, ledger: str) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
+from pricing.context import TAGS, tags
+
 from .clock import Clock, MonotonicClock, read_wait_us
 
 if TYPE_CHECKING:
@@ -36,9 +38,9 @@ class Deadline(NamedTuple):
 class CallContext(NamedTuple):
     """Facts about the next calls of this context.
 
-    tags         attached to their ledger entries, on top of the client's own
     custom_id    the job line they belong to
     run          the job they belong to
+    attempt      which try of its request a call is, by whoever sends it again
     priority     the class they wait in; the client's own unless told
     deadline     when the last of them must be admitted
     on_admitted  called with the Reservation of a call, just before it is sent
@@ -46,15 +48,23 @@ class CallContext(NamedTuple):
     on_cost      called with the Cost (or Unpriced) of a call when its ledger entry is posted
     """
 
-    tags: Mapping[str, str] | None = None
     custom_id: str | None = None
     run: str | None = None
+    attempt: int = 1
     priority: str | None = None
     deadline: Deadline | None = None
     on_admitted: Callable[[Reservation], None] | None = None
     on_refused: Callable[[Refusal], None] | None = None
     on_cost: Callable[[Cost | Unpriced], None] | None = None
 
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What is attached to their ledger entries, on top of the client's own."""
+        return TAGS.get()
+
+
+tagged = tags
+"""The name that `pricing.tags` has here."""
 
 EMPTY = CallContext()
 CURRENT: ContextVar[CallContext] = ContextVar("ratecard_call", default=EMPTY)
@@ -82,14 +92,6 @@ def deadline(seconds: float, *, clock: Clock | None = None) -> Iterator[None]:
     left_us = read_wait_us("deadline", seconds)
     earlier = outer.deadline is not None and outer.deadline.left_us() <= left_us
     with _during(outer if earlier else outer._replace(deadline=Deadline(clock.now_us() + left_us, clock))):
-        yield
-
-
-@contextmanager
-def tagged(**tags: str) -> Iterator[None]:
-    """Attach tags to the ledger entries of every call made inside the block, on top of those already in force."""
-    outer = CURRENT.get()
-    with _during(outer._replace(tags={**(outer.tags or {}), **tags})):
         yield
 
 

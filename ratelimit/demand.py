@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from .tiers import AdmissionRule
 
+_PATHS = (
+    "chat/completions", "responses", "embeddings", "completions", "moderations",
+    "images/generations", "images/edits", "images/variations",
+    "audio/transcriptions", "audio/translations", "audio/speech",
+)  # fmt: skip
 _MORE_THAN_TEXT = frozenset({"tools", "functions", "response_format"})
 _MOST_PER_MESSAGE = 16
 """More tokens than the wrapping of a message takes (3 and its role)."""
@@ -133,20 +138,27 @@ def demand(
 
 
 def _unruled(body: Mapping[str, Any], endpoint: str, policy: str) -> Demand:
-    """The demand where no row says what is charged: the text at a quarter of its bytes, and the images asked for."""
-    from pricing.cards import ENDPOINTS
+    """The demand where no row says what is charged: the text at a quarter of its bytes, and the images asked for.
 
-    if endpoint.lstrip("/") not in ENDPOINTS:
+    `conservative` adds what such images take at most, and settles it with the reply.
+    """
+    from pricing.cards import ENDPOINTS
+    from pricing.media import images_of, most_image_tokens
+
+    if endpoint.lstrip("/") not in ENDPOINTS and endpoint.removeprefix("/v1/") not in _PATHS:
         raise ConfigError(f"unknown endpoint {endpoint!r}; known: {', '.join(f'/{known}' for known in ENDPOINTS)}")
-    images = _positive(body.get("n"), 1) if endpoint.startswith("/v1/images/") else 0
-    return Demand(1, -(-measure(body, endpoint).utf8_bytes // 4), images, policy=policy, assumed=True)
+    tokens = -(-measure(body, endpoint).utf8_bytes // 4)
+    if not endpoint.startswith("/v1/images/"):
+        return Demand(1, tokens, policy=policy, assumed=True)
+    drawn = most_image_tokens(body, str(body.get("model"))) if policy == "conservative" else None
+    return Demand(1, tokens + (drawn or 0), images_of(body), policy=policy, assumed=True, refunds=drawn is not None)
 
 
 @lru_cache(maxsize=256)
 def normal_endpoint(endpoint: str) -> str:
     """Reduce any spelling of an endpoint ("/chat/completions", a full URL) to "/v1/…"."""
     path = endpoint.split("?", 1)[0].rstrip("/")
-    for known in ("chat/completions", "responses", "embeddings", "completions", "moderations", "images/generations"):
+    for known in _PATHS:
         if path == known or path.endswith("/" + known):
             return "/v1/" + known
     return path if path.startswith("/") else "/v1/" + path

@@ -7,40 +7,31 @@ ends the reservation and the ledger entry exactly once.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from pricing.tokens import Count, count_input
 from pricing.usage import Usage
 
-from ._json import loads
+from .call import Call
+from .clock import MonotonicClock
 from .context import CURRENT
 from .demand import Demand
-from .errors import ConfigError, LedgerError, RatecardError, RatecardWarning
+from .errors import ConfigError, LedgerError, OverBudget, RatecardError, RatecardWarning
 from .events import guarded
 from .gate import ENOUGH_REPLIES, Gate
 from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
 from .outputs import Kind
 from .preflight import check, warn_once
-from .reply import JsonReader, Outcome, StreamReader
+from .reply import JsonReader, Outcome, StreamReader, Trail
+from .usage_chunk import Stripper
 
 if TYPE_CHECKING:
     from .accounting import Accountant
     from .limiter import Limiter
     from .reservation import Reservation
 
-_CREATE = {
-    "responses": "/v1/responses",
-    "completions": "/v1/completions",
-    "embeddings": "/v1/embeddings",
-    "moderations": "/v1/moderations",
-}
-
-_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/]+)/")
-
+LOOK_AGAIN_US = 5_000_000
 LOOK_EVERY_US = 100_000
 """How often the rate-limit headers of a lane's replies are looked at: reading them costs more than what they add."""
 
@@ -49,112 +40,27 @@ NOT_SENT = frozenset(
 )
 """Transport errors (httpx and httpx2 spell them alike) after which the server cannot have seen the request."""
 
+MOST_ID = 200
+"""Characters kept of the server's name of a request."""
+_CLOCK = MonotonicClock()
+
 MOST_REFUSALS = 100
 """Temporary 429s of one request that are queued again here: a rival may take the room again and again."""
-
-UNKNOWN = "unknown"
-"""The model of a call whose body names none, until its reply names it."""
-
-_ELSEWHERE = ("prompt", "conversation", "previous_response_id")
-"""What the server may take a model from that a Responses body does not name."""
-
-
-class Call:
-    """A request that takes from a model's limits, or asks after one that did.
-
-    endpoint     "/v1/responses" …
-    body         the JSON body; empty for a poll
-    polls        True for GET and DELETE /responses/{id} and its cancel: no admission, but perhaps the news of a cost
-    response_id  the response that is polled; "" for others
-    deletes      True for the DELETE of a response, after which nobody can ask for its cost
-    """
-
-    __slots__ = ("_count", "body", "deletes", "endpoint", "model", "polls", "response_id")
-
-    def __init__(
-        self,
-        endpoint: str,
-        body: Mapping[str, Any],
-        *,
-        polls: bool = False,
-        response_id: str = "",
-        deletes: bool = False,
-    ) -> None:
-        self.endpoint = endpoint
-        self.body = body
-        model = body.get("model")
-        self.model = model if isinstance(model, str) else UNKNOWN
-        self.polls = polls
-        self.response_id = response_id
-        self.deletes = deletes
-        self._count: Count | None = None
-
-    @property
-    def count(self) -> Count:
-        """The input tokens of the body, counted once."""
-        if self._count is None:
-            self._count = count_input(self.body, self.endpoint)
-        return self._count
-
-
-def read_call(method: str, target: str, content: Callable[[], bytes | None]) -> Call | None:
-    """Recognise a call that costs; None for everything else (models, files, other hosts' paths …).
-
-    target   path and query as sent
-    content  gives the body bytes when they are needed; None when the body is a stream
-
-    A body that is no JSON object with a model is not ours to judge: it passes, and the server says what is wrong.
-    Only a Responses body may leave the model out, where a stored prompt or an earlier response names it.
-    """
-    path = target.partition("?")[0].rstrip("/")
-    head, _, last = path.rpartition("/")
-    if method == "POST":
-        endpoint = _CREATE.get(last)
-        if endpoint is None:
-            if last == "cancel" and "/responses/" in path:
-                return _poll(head)
-            if last != "compact" or not head.endswith("/responses"):
-                return None
-            endpoint = "/v1/responses"
-        elif last == "completions" and head.endswith("/chat"):
-            endpoint = "/v1/chat/completions"
-        raw = content()
-        if not raw:
-            return None
-        try:
-            body = loads(raw)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(body, dict):
-            return None
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            # Azure, and long ago OpenAI, named the model in the path instead.
-            named = _IN_PATH.search(path)
-            if named is not None:
-                body["model"] = unquote(named[1])
-            elif model is not None or endpoint != "/v1/responses" or not any(body.get(key) for key in _ELSEWHERE):
-                return None
-        return Call(endpoint, body)
-    if method in ("GET", "DELETE") and head.endswith("/responses"):
-        return _poll(path, deletes=method == "DELETE")
-    return None
-
-
-def _poll(path: str, *, deletes: bool = False) -> Call:
-    response_id = unquote(path.rpartition("/")[2])
-    return Call("/v1/responses", {}, polls=True, response_id=response_id, deletes=deletes)
 
 
 class Tries:
     """The attempts at one request: how often it was refused, and how long it may still wait.
 
     tokens  what the server said that it charges for it, in the message of a 429; 0 where it has said nothing
+    retried    how often the SDK has sent it before, as its header says
+    paused_us  how long it has waited for slow budgets
     """
 
-    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "refused", "tokens")
+    __slots__ = ("_asked_us", "_limiter", "_max_wait_us", "_retries", "paused_us", "refused", "tokens")
 
-    def __init__(self, limiter: Limiter | None, max_wait_us: int | None) -> None:
+    def __init__(self, limiter: Limiter | None, max_wait_us: int | None, retried: str | None = None) -> None:
+        self._retries = int(retried) if retried is not None and retried.isdigit() and len(retried) < 4 else 0
+        self.paused_us = 0
         self._limiter = limiter
         self._max_wait_us = max_wait_us
         self._asked_us = limiter.clock.now_us() if limiter is not None and max_wait_us is not None else 0
@@ -167,27 +73,60 @@ class Tries:
             return None
         return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
 
+    def attempt(self) -> int:
+        """Which try of the request this is: after those of the SDK, of whoever stands above it, and of ours."""
+        return CURRENT.get().attempt + self._retries + self.refused
+
+    def slowed_us(self, error: OverBudget) -> int:
+        """How long to wait (µs) before a budget that has no room is asked again. Raises the error where that is no use.
+
+        Not longer than LOOK_AGAIN_US: what is in the air holds its worst case, and costs less.
+        """
+        left_us, deadline = self.left_us(), CURRENT.get().deadline
+        if deadline is not None:
+            left_us = deadline.left_us() if left_us is None else min(left_us, deadline.left_us())
+        if error.retry_after_us is None or (left_us is not None and left_us <= 0):
+            raise error
+        pause_us = min(error.retry_after_us, LOOK_AGAIN_US if left_us is None else min(left_us, LOOK_AGAIN_US))
+        self.paused_us += pause_us
+        return pause_us
+
 
 class Visit:
     """One attempt on its way through the middleware. `limiter` and `accountant` may each be None."""
 
     __slots__ = (
         "_accountant",
+        "_asks_usage",
+        "_attempt",
+        "_begun_us",
         "_call",
         "_ended",
         "_entry",
         "_estimate",
         "_kind",
         "_limiter",
+        "_paused_us",
         "_reader",
+        "_request_id",
         "_reservation",
         "_retry_after_us",
         "_sent_us",
         "_status",
+        "_stripper",
         "refusal",
     )
 
-    def __init__(self, call: Call, limiter: Limiter | None, accountant: Accountant | None) -> None:
+    def __init__(
+        self, call: Call, limiter: Limiter | None, accountant: Accountant | None, *, asks_usage: bool = False
+    ) -> None:
+        if call.unreadable:
+            warnings.warn(call.unreadable, RatecardWarning, stacklevel=2)
+        self._asks_usage = asks_usage
+        self._stripper: Stripper | None = None
+        self._attempt = 1
+        self._begun_us = self._paused_us = 0
+        self._request_id: str | None = None
         self._call = call
         self._limiter = limiter
         self._accountant = accountant
@@ -211,7 +150,8 @@ class Visit:
         Raises  NotOffered, ConfigError
         """
         call, limiter = self._call, self._limiter
-        if limiter is None or call.polls:
+        self._attempt, self._paused_us = tries.attempt(), tries.paused_us
+        if limiter is None or call.polls or call.unreadable:
             return None
         if not tries.refused:  # where warnings are errors, one must not lose a request that waits already
             limiter.feedback.tell()
@@ -223,8 +163,8 @@ class Visit:
             if call.body.get("model"):
                 raise
             warn_once(
-                "a request names no model, for its stored prompt or conversation does, and no limits are given for "
-                'every model: it passes unpaced; limits={"rpm": 500} beside the others would pace it',
+                "a request names no model, for a stored prompt, a conversation or a default does, and no limits are "
+                'given for every model: it passes unpaced; limits={"rpm": 500} beside the others would pace it',
                 limiter.warned,
             )
             return None
@@ -237,7 +177,9 @@ class Visit:
         self._reservation = reservation
         try:
             if self._accountant is not None and self._estimate is not None:
-                self._entry = self._accountant.open(self._call, self._estimate)
+                waited_us = None if reservation is None else reservation.waited_us + self._paused_us
+                self._entry = self._accountant.open(self._call, self._estimate, self._attempt, waited_us)
+                self._begun_us = _CLOCK.now_us()
             if reservation is not None:
                 on_admitted = CURRENT.get().on_admitted
                 if on_admitted is not None:
@@ -260,7 +202,8 @@ class Visit:
             else:
                 self._reservation.end()
         if self._accountant is not None and self._entry is not None:
-            self._book(lambda books, entry: books.failed(entry, error, not_sent))
+            latency_us = None if not_sent else _CLOCK.now_us() - self._begun_us
+            self._book(lambda books, entry: books.failed(entry, error, not_sent, latency_us))
 
     def answered(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], decode: Callable[[str, bytes], bytes]
@@ -278,8 +221,12 @@ class Visit:
                 seen = {}
         for name, value in headers:
             length = len(name)  # cheaper than lower(), and a reply has a dozen headers
-            if length == 12 and name.lower() == b"content-type":
-                kind = value
+            if length == 12:
+                name = name.lower()
+                if name == b"content-type":
+                    kind = value
+                elif name == b"x-request-id":
+                    self._request_id = value.decode("latin-1")[:MOST_ID]
             elif length == 16 and name.lower() == b"content-encoding":
                 encoding = value.strip().lower()
             elif length == 20 and name.lower() == b"openai-processing-ms":
@@ -303,6 +250,8 @@ class Visit:
         refunds = reservation is not None and reservation.demand.refunds
         if self._accountant is None and status != 429 and not refunds:
             return  # nobody asks what the reply says
+        if status < 400 and kind[:6].lower() == b"audio/":
+            return  # a speech says nothing of its cost
         coding = encoding.decode("latin-1")
         undo = (lambda raw: decode(coding, raw)) if coding and coding != "identity" else None
         self._reader = (
@@ -310,11 +259,29 @@ class Visit:
             if b"event-stream" in kind.lower() and status < 400
             else JsonReader(status, undo)
         )
+        if self._asks_usage and undo is None and isinstance(self._reader, StreamReader):
+            self._stripper = Stripper()
 
-    def feed(self, chunk: bytes) -> None:
-        """See a chunk of the body go by."""
+    def feed(self, chunk: bytes) -> bytes:
+        """See a chunk of the body go by, and say what of it the caller gets."""
         if self._reader is not None:
             self._reader.feed(chunk)
+        return chunk if self._stripper is None else self._stripper.feed(chunk)
+
+    def rest(self) -> bytes:
+        """What the caller still gets when the body has ended."""
+        return b"" if self._stripper is None else self._stripper.rest()
+
+    def asked_in_vain(self, status: int) -> bool:
+        """Say whether the server may have refused the request because its usage was asked for."""
+        return self._asks_usage and status in (400, 422)
+
+    def asks_no_more(self, raw: bytes) -> bool:
+        """Say whether it did so, by its words: then the request is sent again as it was, and no other one asks."""
+        assert self._accountant is not None
+        if b"stream_options" in raw or b"include_usage" in raw:
+            self._accountant.asks_usage = False
+        return not self._accountant.asks_usage
 
     def close(self, complete: bool) -> None:
         """End the attempt: the body was read to its end (`complete`) or abandoned. A second end changes nothing.
@@ -335,7 +302,8 @@ class Visit:
             if call.polls:
                 self._book(lambda books, _: books.polled(call, outcome))
             elif self._entry is not None and estimate is not None:
-                self._book(lambda books, entry: books.close(entry, call, estimate, outcome))
+                trail = Trail(self._request_id, _CLOCK.now_us() - self._begun_us)
+                self._book(lambda books, entry: books.close(entry, call, estimate, outcome, trail))
 
     def _settle(self, reservation: Reservation, outcome: Outcome) -> None:
         limiter = self._limiter

@@ -117,7 +117,10 @@ class Feedback:
         if early_us % US_PER_S == 0:
             exact_us = -(-exact_us // US_PER_S) * US_PER_S  # told in whole seconds
         if over > 0 and early_us <= exact_us + EXACT_US:
-            # A bucket's own words; or those of a window just before its edge, so once is not enough to unlearn one.
+            # A bucket's own words; or those of a window just before its edge, so only a time that is not short tells
+            # them apart, and once is not enough to unlearn a window.
+            if exact_us <= 2 * EXACT_US or early_us < exact_us - EXACT_US:
+                return in_force_us
             gate.odd[known.name] = min(gate.odd.get(known.name, 0), 0) - 1
             table = _of(gate.table, known.name)
             if known.window and not table.window and gate.odd[known.name] <= -3:
@@ -126,8 +129,11 @@ class Feedback:
             return in_force_us
         needs_us = refusal.requested * known.period_us // refusal.limit
         window_us = next((one for one in WINDOWS_US if early_us <= one and needs_us <= one), known.period_us)
-        if (known.window and window_us <= known.burst_us) or window_us > known.period_us:
+        if known.window and window_us <= known.burst_us:
+            gate.odd[known.name] = 0
             return in_force_us  # known already, and the time it says is within it
+        if window_us > known.period_us:
+            return in_force_us
         gate.odd[known.name] = max(gate.odd.get(known.name, 0), 0) + 1
         if gate.odd[known.name] < 2:
             return in_force_us

@@ -12,13 +12,9 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .forks import reset_in_child
+from pricing.learned import ENOUGH, KEPT, MOST_KINDS, effort_of, quantile
 
-ENOUGH = 20
-"""Replies of a kind before they say anything of the next: of fewer, the 95th percentile is not among them."""
-KEPT = 256
-MOST_KINDS = 1_000
-"""Kinds remembered; the one that was not seen for longest is forgotten first."""
+from .forks import reset_in_child
 
 
 class Kind(NamedTuple):
@@ -32,12 +28,10 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, body: Mapping[str, Any], endpoint: str, tags: Mapping[str, str] | None) -> Kind:
         """Tell the kind of a request by its body and the tags of its context."""
-        reasoning = body.get("reasoning")
-        effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else body.get("reasoning_effort")
         return cls(
             str(body.get("model")),
             endpoint,
-            effort if isinstance(effort, str) else "",
+            effort_of(body),
             tuple(sorted(tags.items())) if tags else (),
         )
 
@@ -78,8 +72,7 @@ class Outputs:
             if sizes is None or len(sizes.latest) < ENOUGH:
                 return None
             if sizes.p95 is None:
-                ordered = sorted(sizes.latest)
-                sizes.p95 = ordered[-(-len(ordered) * 95 // 100) - 1]
+                sizes.p95 = quantile(sorted(sizes.latest), 95)
             return sizes.p95
 
     def learn(self, kind: Kind, reserved: int, actual: int) -> None:

@@ -19,7 +19,7 @@ from .demand import measure
 from .errors import NotOffered, RatecardWarning
 
 if TYPE_CHECKING:
-    from .exchange import Call
+    from .call import Call
 
 WARN_DAYS = 60
 """How long before a model's shutdown a warning is due: time enough to test a replacement."""

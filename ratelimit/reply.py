@@ -30,6 +30,10 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 RUNNING = frozenset({"queued", "in_progress"})
 
 
+_PICTURE = ("image_generation.completed", "image_edit.completed")
+"""Events that end a picture, of which a stream may have several."""
+
+
 class Outcome(NamedTuple):
     """What is known when a reply has ended.
 
@@ -43,6 +47,7 @@ class Outcome(NamedTuple):
                  usage
     error        the error body of a refusal, parsed
     tools        what hosted tools are billed for beside the usage; None without any
+    duration     seconds of audio, where the reply states them
     """
 
     status: int
@@ -56,6 +61,14 @@ class Outcome(NamedTuple):
     text: str = ""
     error: Mapping[str, Any] | None = None
     tools: Billed | None = None
+    duration: float | None = None
+
+
+class Trail(NamedTuple):
+    """What the way of a call tells of it: the server's name of the request, and how long its reply took (µs)."""
+
+    request_id: str | None
+    latency_us: int
 
 
 class JsonReader:
@@ -178,6 +191,8 @@ class StreamReader:
             event = _parse(data)
             # A tool's schema, which an event may repeat, may well have a property of that name.
             if event is not None and isinstance(_about(event).get("usage"), Mapping):
+                if self._last is not None and event.get("type") in _PICTURE and event["type"] == self._last.get("type"):
+                    event["usage"] = _summed(self._last["usage"], event["usage"])
                 self._last = event
                 self._more = False
                 if not event.get("choices"):
@@ -287,6 +302,7 @@ def outcome_of(document: Mapping[str, Any], status: int, complete: bool) -> Outc
         "",
         document if isinstance(error, Mapping) else None,
         billed_tools(document) if usage is not None else None,
+        duration if usage is None and type(duration := document.get("duration")) in (int, float) else None,
     )
 
 
@@ -302,6 +318,15 @@ def _about(event: dict[str, Any]) -> dict[str, Any]:
     """The object that an event tells of: a Responses event wraps it, a chat chunk is it."""
     inner = event.get("response")
     return inner if isinstance(inner, dict) else event
+
+
+def _summed(one: Any, other: Any) -> Any:
+    """Add up what two pictures of one stream took: each tells its own."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {key: _summed(one.get(key), other.get(key)) for key in (*one, *(key for key in other if key not in one))}
+    if type(one) is int and type(other) is int:
+        return one + other
+    return one if other is None else other
 
 
 def _is_final(event: dict[str, Any], complete: bool, finished: bool) -> bool:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pricing.entries import LEASE_OVER
 from pricing.ledger import Ledger, fold
 
 from .checks import knock
@@ -130,7 +131,11 @@ class Runner:
             self.bad_lines,
             self.ledger.totals(run=self.run_name),
             fold(self.ledger.entries(since_us=begun_us, run=self.run_name)),
-            self.ledger.totals(by="model", run=self.run_name),
+            {
+                model: part
+                for model, part in self.ledger.totals(by="model", run=self.run_name).items()
+                if part.posted_count or part.pending_count or part.expired_count  # else only refused under this name
+            },
         )
 
     def _break(self, error: RatecardError) -> None:
@@ -203,7 +208,7 @@ class Runner:
             attempt += 1
             ended = self._ended
             try:
-                return await self._attempt(line, door)
+                return await self._attempt(line, door, attempt)
             except OverBudget as error:
                 attempt -= 1
                 if self.progress.in_flight == 0:
@@ -225,7 +230,7 @@ class Runner:
                     return None
                 await self._pause(verdict.after_us, attempt)
 
-    async def _attempt(self, line: Line, door: _Door) -> dict[str, Any]:
+    async def _attempt(self, line: Line, door: _Door, number: int) -> dict[str, Any]:
         progress = self.progress
         admitted: Reservation | None = None
         task = asyncio.current_task()
@@ -255,6 +260,7 @@ class Runner:
             CallContext(
                 custom_id=line.custom_id,
                 run=self.run_name,
+                attempt=number,
                 on_admitted=on_admitted,
                 on_refused=on_refused,
                 on_cost=progress.add_cost,
@@ -458,10 +464,13 @@ def begin(ledger: Ledger, path: str | os.PathLike[str], *, resume: bool) -> Begu
     used = list(itertools.takewhile(lambda name: next(ledger.entries(run=name), None) is not None, names))
     latest = used[-1] if used else base
     closed, started = 0, {}
-    for entry in list(ledger.entries(state="pending", run=latest)):
+    for entry in list(ledger.entries(run=latest)):
+        lost = entry.state == "expired" and entry.why == LEASE_OVER  # by whoever came by in the meantime
+        if entry.state != "pending" and not lost:
+            continue
         if resume and entry.response_id and entry.custom_id:
             started[entry.custom_id] = entry.response_id
-        else:
+        elif not lost:
             ledger.expire(entry.id, "the run that sent this call ended before its answer; counted at its estimate")
             closed += 1
     if not resume and used:

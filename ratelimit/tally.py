@@ -26,6 +26,8 @@ from typing import IO, Any, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import CostRange, estimate
+from pricing.learned import RECALLED, Learned, effort_of
+from pricing.ledger import Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import accelerate, count_input, encoding_for
@@ -109,12 +111,14 @@ class Sums:
 
 
 class Options(NamedTuple):
-    """How every line is priced; `prices` are overlays of the price table, by their paths."""
+    """How every line is priced; `prices` are overlays of the price table, `ledger` teaches sizes, by their paths."""
 
     batch: bool = False
     service_tier: str | None = None
     at: date | None = None
     prices: tuple[str, ...] = ()
+    ledger: str | None = None
+    region: str | None = None
 
 
 class Part(NamedTuple):
@@ -155,8 +159,10 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     Raises  ConfigError when the file cannot be read, or when a process dies; TableError when an overlay is wrong
     Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
-    # A wrong overlay is told before anything is read, and one that has changed since the last job is read anew.
+    # What is wrong with an overlay is told before anything is read; what has changed since the last job is read anew.
     work = _Work(path, options, load_prices(overlay=options.prices).version)
+    _learned.cache_clear()
+    _learned(options.ledger)
     unique = Unique()
     pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
     fast: list[str] = []
@@ -181,6 +187,15 @@ def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
     return table
 
 
+@lru_cache(maxsize=1)
+def _learned(ledger: str | None) -> Learned:
+    """Learn from a ledger once in each process."""
+    if ledger is None:
+        return Learned()
+    with Ledger(ledger, create=False) as book:
+        return Learned(reversed(book.latest(RECALLED)))
+
+
 def _lines(work: _Work, piece: Block) -> list[Line | BadLine]:
     return [parse_line(*one) for one in raw_lines(io.BytesIO(piece.read(work.path)), work.path, piece.first)]
 
@@ -193,8 +208,8 @@ def _encodings(work: _Work, piece: Block) -> list[str]:
 
 def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
     """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
-    batch, service_tier, at, overlays = work.options
-    prices = _table(overlays, work.version)
+    batch, service_tier, at, overlays, ledger, region = work.options
+    prices, learned = _table(overlays, work.version), _learned(ledger)
     lines = _lines(work, piece)
     # One step for all lines, then the next: what a step needs stays in the processor's caches.
     counts = [count_input(line.body, line.endpoint) if isinstance(line, Line) else None for line in lines]
@@ -207,9 +222,16 @@ def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
         ids.append((line.number, line.custom_id, digest_of(line.custom_id)))
         try:
             guess = estimate(
-                line.body, endpoint=line.endpoint, batch=batch, service_tier=service_tier, at=at, prices=prices,
+                line.body,
+                endpoint=line.endpoint,
+                batch=batch,
+                service_tier=service_tier,
+                at=at,
+                prices=prices,
                 input_count=count,
-            )  # fmt: skip
+                region=region,
+                prior=learned.foresee(str(line.body.get("model")), effort_of(line.body), {}),
+            )
         except ConfigError as error:
             rows.append(BadLine(line.number, str(error), line.custom_id))
             continue

@@ -81,19 +81,25 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    body: Mapping[str, Any], *, limiter: Limiter, endpoint: str | None = None, priority: str | None = None
+    body: Mapping[str, Any],
+    *,
+    limiter: Limiter,
+    endpoint: str | None = None,
+    priority: str | None = None,
+    region: str | None = None,
 ) -> Explanation:
     """Say what a limiter would do with this request now, and why. Nothing is charged and nobody waits.
 
     body      the JSON body as it would be sent
     endpoint  "/v1/responses" …; guessed from the body's shape unless given
+    region    "eu" …, where the account has chosen one: its cost has the uplift
 
     Raises  ConfigError as for a request; NeverFits when no waiting would help
     """
     endpoint = endpoint or guess_endpoint(body)
     if endpoint is None:
         raise ConfigError('the body has neither "input" nor "messages" nor "prompt"; give endpoint=')
-    guess = estimate(body, endpoint=endpoint, at=limiter.today())
+    guess = estimate(body, endpoint=endpoint, at=limiter.today(), region=region)
     rank = limiter.priorities.named(priority)
     gate, wanted, _ = limiter.wants(body, normal_endpoint(endpoint), guess.model, lambda: guess.input, limiter.today())
     asked = Reservation(gate, wanted, rank.spare_ppm)

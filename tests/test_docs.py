@@ -22,3 +22,11 @@ def test_the_python_of_the_pacing_page_runs(capsys: pytest.CaptureFixture[str]) 
     for block in blocks:
         exec(block, names)
     assert "goes at once" in capsys.readouterr().out
+
+
+def test_a_realtime_session_is_priced_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    """The example of docs/middleware.md for what passes no middleware runs, and prints the cost that it says."""
+    text = (PAGE.parent / "middleware.md").read_text(encoding="utf-8").partition("## Realtime")[2]
+    block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    exec(block, {})
+    assert re.findall(r"print.*# ([\d.]+):", block) == [capsys.readouterr().out.strip()]

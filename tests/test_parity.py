@@ -18,6 +18,7 @@ RENAMES = {
     "aclose": "close",
     "aadmit": "admit",
     "aread": "read",
+    "pause_async": "pause",
     "__aiter__": "__iter__",
 }
 

@@ -63,6 +63,11 @@ policy_option = click.option(
 )
 
 
+region_option = click.option(
+    "--region", metavar="REGION", help='Region the account has chosen, such as "eu", where the server does not say so.'
+)
+
+
 def counted(number: int, noun: str) -> str:
     """Write a number and its noun: "1 call", "2 calls"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -16,25 +16,29 @@ from pricing.money import Usd
 from ..job import open_job
 from ..tally import Options, Part, Row, Sums, cores, tally
 from ._prices import prices_option
-from ._shared import Day, counted, print_json
+from ._shared import Day, counted, print_json, region_option
 
 
 @click.command("estimate")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--batch", is_flag=True, help="Price as the Batch API does.")
 @click.option("--service-tier", help='Price this tier, such as "flex".')
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Expect replies as large as those in this ledger were.")
 @click.option("--lines", is_flag=True, help="Also list every line.")
 @click.option("--at", type=Day(), help="Prices as of this day (default: today).")
 @prices_option
+@region_option
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: str,
     batch: bool,
     service_tier: str | None,
+    ledger: str | None,
     lines: bool,
     at: Any,
     prices: tuple[str, ...],
+    region: str | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -44,7 +48,7 @@ def command(
     """
     totals = Sums()
     rows: list[dict[str, Any]] | None = [] if lines else None
-    options = Options(batch, service_tier, at, prices)
+    options = Options(batch, service_tier, at, prices, ledger, region)
     with _opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals += part.sums

@@ -78,6 +78,7 @@ def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTa
         "ratings": dict(card.ratings),
         "encoding": card.encoding,
         "encoding_evidence": [str(source) for source in card.encoding_evidence],
+        "image_output_tokens": {quality: dict(sizes) for quality, sizes in card.image_output_tokens.items()},
         "image_tokens": _image_rule(card.image_tokens),
         "modalities": {name: dict(ways) for name, ways in card.modalities.items()},
         "endpoints": dict(card.endpoints),
@@ -190,8 +191,8 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         elif key == "ratings":
             for name, text in value.items():
                 yield name, text
-        elif key == "image_tokens":
-            if value is not None:
+        elif key in ("image_tokens", "image_output_tokens"):
+            if value:
                 yield label, json.dumps(value)
         elif isinstance(value, dict):
             yes, no = ([name for name, on in value.items() if on is wanted] for wanted in (True, False))

@@ -8,7 +8,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 from urllib.request import getproxies
@@ -23,7 +23,7 @@ from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 
-from ..checks import check_files, check_limits, check_resumed, read_base_url, read_job_budget
+from ..checks import check_files, check_limits, check_resumed, read_base_url, read_job_budgets
 from ..clock import US_PER_S, Clock
 from ..errors import ConfigError
 from ..job import read_job, survey
@@ -32,7 +32,18 @@ from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
 from ._prices import prices_option
-from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_limits, policy_option, print_json
+from ._shared import (
+    TIER,
+    Day,
+    Readable,
+    api_key,
+    counted,
+    limit_options,
+    own_limits,
+    policy_option,
+    print_json,
+    region_option,
+)
 
 
 @click.command("run")
@@ -42,8 +53,11 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 @limit_options
 @click.option(
     "--budget",
-    type=Readable("usd", read_job_budget),
-    help='Most to spend on this job, such as "5" or "5 USD": then stop, and keep what is done.',
+    "budgets",
+    multiple=True,
+    type=Readable("usd", read_job_budgets),
+    help='Most to spend: "5 USD" on this job, "25 USD/day" in the ledger, or a file of budgets (.yaml); again for '
+    "more. Then stop, and keep what is done.",
 )
 @click.option("--ledger", "ledger_path", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
 @click.option(
@@ -68,6 +82,7 @@ from ._shared import TIER, Day, Readable, api_key, counted, limit_options, own_l
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
 @prices_option
+@region_option
 @click.option("--explain", is_flag=True, help="Say which limits the requests waited for, and which waited longest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(**options: Any) -> None:
@@ -118,12 +133,13 @@ def command(**options: Any) -> None:
                     ledger=ledger,
                     run=begun.run,
                     base_url=options["base_url"],
-                    budget=options["budget"],
+                    budgets=[one for several in options["budgets"] for one in several],
                     concurrency=options["concurrency"],
                     attempts=options["attempts"],
                     strict=options["strict"],
                     at=options["at"],
                     prices=table,
+                    region=options["region"],
                     started=begun.started,
                     total=None if found is None else found.lines,
                 )
@@ -153,19 +169,20 @@ async def run_job(
     ledger: Ledger,
     run: str,
     base_url: str | None = None,
-    budget: Budget | None = None,
+    budgets: Sequence[Budget] = (),
     concurrency: int = 1000,
     attempts: int = 5,
     strict: bool = False,
     at: date | None = None,
     prices: PriceTable | None = None,
+    region: str | None = None,
     started: Mapping[str, str] | None = None,
     total: int | None = None,
     quiet: bool = False,
 ) -> Report:
     """Run a job with progress on a terminal; Ctrl-C stops admitting and finishes what is in the air.
 
-    budget  for the entries of this run, whatever it was made for
+    budgets  those whose window is "job" count this run
     total   lines of the job, where that is known
     """
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -186,8 +203,9 @@ async def run_job(
             timeout=library.Timeout(600, connect=30, pool=None),  # a place in our own pool is not the server's fault
         ),
     ) as plain:
-        cap = None if budget is None else budget._replace(run=run)
-        client = wrap(plain, limiter=limiter, ledger=ledger, budget=cap, prices=prices, at=at)
+        client = wrap(
+            plain, limiter=limiter, ledger=ledger, budget=budgets or None, prices=prices, at=at, region=region
+        )
         runner = Runner(
             client,
             limiter,

@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..accounting import Accountant
+from ..call import read_call
 from ..context import CURRENT
-from ..errors import QueueFull, WouldWait
-from ..exchange import Tries, Visit, final_refusal, read_call
+from ..errors import OverBudget, QueueFull, WouldWait
+from ..exchange import Tries, Visit, final_refusal
 from ..limiter import Limiter, wait_us
-from ._common import body_of, decoder_of, make_accountant
+from ._common import asking_request, decoder_of, make_accountant, pause, sent_body
 
 
 class Classes(NamedTuple):
@@ -37,8 +38,12 @@ def bind(lib: Any) -> Classes:
 
         def __iter__(self) -> Iterator[bytes]:
             for chunk in self._inner:
-                self._visit.feed(chunk)
-                yield chunk
+                shown = self._visit.feed(chunk)
+                if shown:
+                    yield shown
+            rest = self._visit.rest()
+            if rest:
+                yield rest
             self._complete = True
 
         def close(self) -> None:
@@ -77,19 +82,20 @@ def bind(lib: Any) -> Classes:
 
         def handle_request(self, request: Any) -> Any:
             call = read_call(
-                request.method, request.url.raw_path.decode("ascii"), lambda: body_of(request, lib.ByteStream)
+                request.method, request.url.raw_path.decode("ascii"), lambda: sent_body(request, lib.ByteStream)
             )
             if call is None:
                 return self.inner.handle_request(request)
+            call.host = request.url.host
             limiter = self.limiter
-            tries = Tries(limiter, self._max_wait_us)
+            tries = Tries(limiter, self._max_wait_us, request.headers.get("x-stainless-retry-count"))
             refused = None
             while True:
-                visit = Visit(call, limiter, self.accountant)
+                asking = asking_request(lib, request, call, self.accountant)
+                visit = Visit(call, limiter, self.accountant, asks_usage=asking is not request)
                 wanted = visit.demand(tries)
-                if limiter is None or wanted is None:
-                    visit.sent(None)
-                else:
+                reservation = None
+                if limiter is not None and wanted is not None:
                     priority = CURRENT.get().priority or self._priority
                     try:
                         reservation = limiter.admit(*wanted, tries.left_us(), priority)
@@ -97,14 +103,26 @@ def bind(lib: Any) -> Classes:
                         if refused is not None:
                             return refused
                         raise
-                    visit.sent(reservation)
                 try:
-                    response = self.inner.handle_request(request)
+                    visit.sent(reservation)
+                except OverBudget as error:
+                    pause(tries.slowed_us(error))
+                    continue
+                try:
+                    response = self.inner.handle_request(asking)
                 except BaseException as error:
                     visit.failed(error)
                     raise
                 visit.answered(response.status_code, response.headers.raw, decode)
                 tap = Tap(response.stream, visit)
+                if visit.asked_in_vain(response.status_code):
+                    raw = tap.read()
+                    if visit.asks_no_more(raw):
+                        continue
+                    stream = lib.ByteStream(raw)
+                    return lib.Response(
+                        response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+                    )
                 if response.status_code != 429 or wanted is None:
                     return lib.Response(
                         response.status_code, headers=response.headers, stream=tap, extensions=response.extensions
@@ -143,6 +161,8 @@ def bind(lib: Any) -> Classes:
         budget   cap(s) such as "25 USD/day": a call that could overshoot raises OverBudget and is not sent
         tags     attached to every entry
         prices   a price table, or the path of an overlay, or several
+        region   "eu" …, where the account has chosen one and the host does not say so
+        ask_usage  ask Chat streams for their usage where the caller did not; the caller sees nothing of it
         """
 
         def __init__(
@@ -154,7 +174,10 @@ def bind(lib: Any) -> Classes:
             tags: Any = None,
             prices: Any = None,
             at: Any = None,
+            ask_usage: bool = True,
+            region: str | None = None,
         ) -> None:
-            super().__init__(inner, None, make_accountant(ledger, budget, tags, at, prices))
+            books = make_accountant(ledger, budget, tags, at, prices, ask_usage, region)
+            super().__init__(inner, None, books)
 
     return Classes(Middleware, RateLimitTransport, CostTransport)

@@ -38,6 +38,8 @@ def wrap(
     budget: Budget | str | Iterable[Budget | str] | None = None,
     tags: Mapping[str, str] | None = None,
     prices: Prices | None = None,
+    region: str | None = None,
+    ask_usage: bool = True,
     policy: str | None = None,
     headroom: float | None = None,
     pools: Pools | None = None,
@@ -60,7 +62,9 @@ def wrap(
     ledger   a pricing.Ledger or the path of one: every call's cost is written there
     budget   "25 USD/day", or several: a call that could overshoot raises OverBudget and is not sent
     tags     attached to every ledger entry
+    ask_usage  ask Chat streams for their usage where the caller did not; the caller sees nothing of it
     prices   a price table, or the path of an overlay of negotiated prices and discounts, or several
+    region   "eu" …: where the account has chosen one, and the host of its base_url does not say so
     →  a new client of the same class on the same connections; the old one still works, unpaced
 
     Raises  ConfigError when a setting is wrong, or the client is wrapped already (it would be charged twice)
@@ -81,9 +85,9 @@ def wrap(
     max_wait_us = limiter.max_wait_us if max_wait is None else wait_us(max_wait)
     accountant = None
     if ledger is not None or budget is not None:
-        accountant = make_accountant(ledger, budget, tags, at or limiter.at, prices)
-    elif tags or prices is not None:
-        raise ConfigError(f'{"tags" if tags else "prices"} go to a ledger: add ledger="costs.db"')
+        accountant = make_accountant(ledger, budget, tags, at or limiter.at, prices, ask_usage, region)
+    elif tags or prices is not None or region is not None:
+        raise ConfigError('tags, prices and a region go to a ledger: add ledger="costs.db"')
 
     library, awaiting = family(type(http))
     module = importlib.import_module(f"ratelimit.transports.{library}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pricing import Ledger, Usd
 from pricing.ledger import Totals
 from pricing.peers import Comparison, Disagreement, Place
 from ratelimit.cli import tables
@@ -91,7 +92,20 @@ def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., A
         document = ratecard("run", str(job), *to, "--json").document
     assert document["stopped_by"] == "auth"
     check("ratecard run", document)
-    check("ratecard ledger report", ratecard("ledger", "report", "out.jsonl.costs.db", "--json").document)
+    ledger = "out.jsonl.costs.db"
+    check("ratecard ledger report", ratecard("ledger", "report", ledger, "--json").document)
+    check("ratecard ledger accuracy", ratecard("ledger", "accuracy", ledger, "--json").document)
+
+
+def test_reconcile_s_keys_are_documented(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """A day with a bill that is counted here, beside an export of that day."""
+    with Ledger(tmp_path / "costs.db", now_us=lambda: 1_790_000_000_000_000) as ledger:
+        ledger.expire(ledger.pend(model="o3", endpoint="e", estimate=Usd(1)), "cut")
+    amount = {"value": 0.5, "currency": "usd"}
+    bucket = {"start_time": 1_789_948_800, "results": [{"amount": amount, "line_item": "o3, input_tokens"}]}
+    (tmp_path / "costs.json").write_text(json.dumps({"object": "page", "data": [bucket]}), encoding="utf-8")
+    paths = (str(tmp_path / "costs.db"), str(tmp_path / "costs.json"))
+    check("ratecard ledger reconcile", ratecard("ledger", "reconcile", *paths, "--json").document)
 
 
 def test_diff_s_keys_are_documented(ratecard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,3 +65,22 @@ def test_check_validates_overlays(ratecard: Callable[..., Any], overlay: str, tm
     job.write_text('{"model": "o3", "input": "word"}\n', "utf-8")
     for command in (("models", "o3"), ("estimate", str(job))):
         assert ratecard(*command, "--prices", str(wrong)).err.startswith(f"error: {wrong}:4:")
+
+
+def test_a_region_is_in_the_estimate_and_in_the_run(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """--region adds a tenth to what is estimated, and to what the ledger of a job says."""
+    line = '{"model": "gpt-5.6-terra", "input": "Why?", "max_output_tokens": 50}'
+    (tmp_path / "new.jsonl").write_text(line, "utf-8")
+    job = str(tmp_path / "new.jsonl")
+    home, there = (
+        ratecard("estimate", job, "--at", AT, "--json", *more).document["cost"] for more in ((), ("--region", "eu"))
+    )
+    assert Decimal(there["mean"]) == Decimal(home["mean"]) * 11 / 10
+    assert Decimal(there["worst"]) == Decimal(home["worst"]) * 11 / 10
+    with Emulator(limits={"rpm": 100_000, "tpm": 100_000_000}, latency=0) as server:
+        to = ["--rpm", "100000", "--tpm", "100000000", "--base-url", server.url, "--at", AT, "--region", "eu"]
+        assert ratecard("run", job, "-o", "out.jsonl", *to).code == 0
+    with Ledger("out.jsonl.costs.db") as ledger:
+        (entry,) = ledger.entries()
+    tokens = [cost.pico for name, cost in entry.components.items() if name != "regional_uplift"]
+    assert entry.components["regional_uplift"].pico * 10 == sum(tokens)

@@ -17,6 +17,7 @@ import openai
 import pytest
 
 import ratelimit
+from pricing.errors import LedgerError
 from pricing.ledger import Ledger
 from ratelimit.emulator import Emulator
 
@@ -201,11 +202,16 @@ def test_a_policy_that_refunds_settles_at_the_usage() -> None:
     assert limiter.store.backlog_us("o3-pro:tpm") <= 1_500 * minute_us // capacity + 1
 
 
-def test_a_ledger_that_fails_after_the_fact_only_warns(tmp_path: Path) -> None:
+def test_a_ledger_that_fails_after_the_fact_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reply is the user's by then: it arrives, a warning says that its cost is not written."""
     path = tmp_path / "costs.db"
     ledger = Ledger(path)
-    inner = answering(httpx2, json.dumps({**REPLY, "id": "resp_\ud800"}).encode(), {"content-type": "application/json"})
+
+    def full(*_: Any, **__: Any) -> bool:
+        raise LedgerError("the disk is full")
+
+    monkeypatch.setattr(ledger, "post", full)
+    inner = answering(httpx2, json.dumps(REPLY).encode(), {"content-type": "application/json"})
     costing = ratelimit.transports.httpx2.CostTransport(inner, ledger=ledger, at=DAY)
     with httpx2.Client(transport=costing) as client, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

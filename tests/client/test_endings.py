@@ -16,6 +16,7 @@ import pytest
 
 import ratelimit
 from pricing import Usd
+from pricing.errors import LedgerError
 from pricing.ledger import Entry, Ledger
 from ratelimit.context import CURRENT, CallContext
 from ratelimit.emulator import Emulator
@@ -90,7 +91,7 @@ def test_a_budget_is_not_overshot_by_hidden_reasoning() -> None:
         Emulator(limits=LIMITS, latency=0, at=DAY) as server,
         openai.OpenAI(base_url=server.url, api_key="test", max_retries=0) as plain,
     ):
-        client = ratelimit.wrap(plain, limits=LIMITS, ledger=ledger, budget="0.50 USD/day", at=DAY)
+        client = ratelimit.wrap(plain, limits=LIMITS, ledger=ledger, budget="0.50 USD/day", at=DAY, ask_usage=False)
         with pytest.raises(ratelimit.OverBudget):
             spend_all(client)
         used = server.counters()["usage"]
@@ -101,11 +102,12 @@ def test_a_budget_is_not_overshot_by_hidden_reasoning() -> None:
         assert "worst case" in entry.why
 
 
+@pytest.mark.parametrize("budget", [None, "1 USD/day warn"])
 @pytest.mark.parametrize("cut", [False, True], ids=["complete", "cut"])
-def test_hidden_reasoning_is_charged_at_the_mean_without_a_budget(cut: bool) -> None:
-    """Without a budget the report says what such calls cost on average, never the cents of the visible text."""
+def test_hidden_reasoning_is_charged_at_the_mean_without_a_budget(cut: bool, budget: str | None) -> None:
+    """Without a budget that binds the report says what such calls cost on average, not the cents of the text."""
     ledger = Ledger()
-    client = wrapped(lambda _: streaming(httpx2, sse(chunk(content="Hello.")), cut=cut), ledger=ledger)
+    client = wrapped(lambda _: streaming(httpx2, sse(chunk(content="Hello.")), cut=cut), ledger=ledger, budget=budget)
     with pytest.raises(openai.OpenAIError) if cut else nullcontext():
         stream_chat(client)
     entry = only(ledger)
@@ -316,15 +318,18 @@ def test_a_hook_that_raises_gives_everything_back() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_warning_that_is_an_error_loses_no_reply(tmp_path: Path) -> None:
+def test_a_warning_that_is_an_error_loses_no_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where warnings are errors, that a cost could not be written stops the next call, not the reply that is here."""
-    bodies = iter([{**CHAT, "id": "\ud800", "usage": USAGE}, {**CHAT, "usage": USAGE}])
-    raw = (json.dumps(body).encode() for body in bodies)
     with Ledger(tmp_path / "costs.db") as ledger:
-        client = wrapped(
-            lambda _: httpx2.Response(200, headers={"content-type": "application/json"}, content=next(raw)),
-            ledger=ledger,
-        )
+        client = wrapped(lambda _: httpx2.Response(200, json={**CHAT, "usage": USAGE}), ledger=ledger)
+        whole, failures = ledger.post, iter([LedgerError("the disk is full")])
+
+        def post(*given: Any, **facts: Any) -> bool:
+            for failure in failures:
+                raise failure
+            return whole(*given, **facts)
+
+        monkeypatch.setattr(ledger, "post", post)
         assert client.chat.completions.with_raw_response.create(model="o3", messages=MESSAGES).status_code == 200
         with pytest.raises(ratelimit.RatecardWarning, match="could not be written"):
             client.chat.completions.create(model="o3", messages=MESSAGES)

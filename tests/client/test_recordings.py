@@ -145,13 +145,13 @@ async def pass_through(lib: Any, exchange: dict[str, Any], number: int, awaiting
     inner = inner_transport(lib, number, exchange, awaiting)
     request = request_of(lib, exchange)
     if awaiting:
-        costing = transports.AsyncCostTransport(inner, ledger=ledger)
+        costing = transports.AsyncCostTransport(inner, ledger=ledger, ask_usage=False)
         async with lib.AsyncClient(transport=transports.AsyncRateLimitTransport(costing, limiter=limiter)) as client:
             response = await client.send(request, stream=True)
             received = b"".join([chunk async for chunk in response.aiter_raw()])
             await response.aclose()
             return received
-    costing = transports.CostTransport(inner, ledger=ledger)
+    costing = transports.CostTransport(inner, ledger=ledger, ask_usage=False)
     with lib.Client(transport=transports.RateLimitTransport(costing, limiter=limiter)) as client:
         response = client.send(request, stream=True)
         received = b"".join(response.iter_raw())

@@ -123,7 +123,7 @@ def test_prices_without_a_ledger_are_a_mistake(tmp_path: Path) -> None:
     """Prices that nothing would use are refused, as tags are."""
     import openai
 
-    with pytest.raises(ConfigError, match="prices go to a ledger"):
+    with pytest.raises(ConfigError, match="prices and a region go to a ledger"):
         ratelimit.wrap(openai.OpenAI(api_key="x"), limits={"rpm": 1}, prices=tmp_path / "acme.yaml")
 
 

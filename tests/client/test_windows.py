@@ -9,6 +9,7 @@ import openai
 import pytest
 
 import ratelimit
+from ratelimit.headers import Refusal
 from ratelimit.testing import START_US, ManualClock
 
 RPM = 600
@@ -111,3 +112,20 @@ def test_a_bucket_s_refusal_is_not_taken_for_a_window() -> None:
     ratelimit.wrap(plain, limiter=limiter).responses.create(model="o3", input="x")
     (limit,) = limiter.limits("o3")
     assert not limit.window
+
+
+@pytest.mark.filterwarnings("ignore:.*the server counts tpm per")
+def test_a_window_is_unlearned_by_what_only_a_bucket_says_three_times_in_a_row() -> None:
+    """A refusal just before an edge is no evidence against a window; times as a bucket tells them, one by one, are."""
+    limiter = ratelimit.Limiter(limits={"tpm": 60_000}, preflight="off", clock=ManualClock())
+    gate = limiter.gate("o3")
+
+    def refused(used: int, requested: int, again_us: int) -> bool:
+        refusal = Refusal("rate", "", "", "tpm", 60_000, used, requested, again_us)
+        limiter.feedback.refused(gate, refusal, None)
+        return limiter.limits("o3")[0].window
+
+    assert [refused(100, 100, 700_000), refused(100, 100, 600_000)] == [False, True]
+    assert all(refused(59_990, 20, 10_000) for _ in range(10))  # over by 10: a bucket says 10 ms, an edge may be near
+    assert all(refused(59_500, 1_000, us) for us in (500_000, 500_000, 900_000, 500_000, 500_000))
+    assert not refused(59_500, 1_000, 500_000)

@@ -95,10 +95,10 @@ def test_async_clients_likewise(server: Emulator) -> None:
 
 
 def test_a_stream_without_usage_is_estimated_from_its_text_and_marked(server: Emulator) -> None:
-    """A chat stream that asked for no usage is priced from what was seen, and the entry says so."""
+    """A chat stream that nobody asks for a usage is priced from what was seen, and the entry says so."""
     ledger = Ledger()
     with blocking(server) as plain:
-        client = ratelimit.wrap(plain, limits=LIMITS, ledger=ledger, at=DAY)
+        client = ratelimit.wrap(plain, limits=LIMITS, ledger=ledger, at=DAY, ask_usage=False)
         for _ in client.chat.completions.create(
             model="o3", messages=[{"role": "user", "content": "Say hello."}], stream=True
         ):

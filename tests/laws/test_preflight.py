@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import ratelimit
+from ratelimit.call import Call
 from ratelimit.errors import NotOffered, RatecardWarning
-from ratelimit.exchange import Call
 from ratelimit.preflight import WARN_DAYS, check
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"

@@ -27,7 +27,7 @@ def main(path: str, number: int) -> None:
     run = f"run {number % 3}"
     budgets = [Budget(Usd(10**18), "hour"), Budget(Usd(10**18), "day", run)]
     os.write(1, b"ready 0 0\n")
-    ledger = Ledger(path, now_us=lambda: 1_790_000_000_000_000 + number * 60_000_000)
+    ledger = Ledger(path, now_us=lambda: 1_790_000_000_000_000 + number * 60_000_000, lease_s=10**6)
     n = -1
     while True:
         n += 1

@@ -193,7 +193,9 @@ def use(path: Path) -> None:
         list(ledger.entries())
         for by in (None, "model", "day", "state", "tag:team"):
             ledger.totals(by)
-        pend(ledger, budgets=[Budget(Usd(TOP), "day"), Budget(Usd(TOP), "total", "run 1")])
+        small = Budget(Usd(1), tag="team", action="warn")  # of which every threshold is reached
+        budgets = [Budget(Usd(TOP), "day"), Budget(Usd(TOP), "total", "run 1"), small]
+        pend(ledger, budgets=budgets, run="run 1", tags={"team": "xxx"})
         for entry_id in range(1, 45):
             ledger.attach(entry_id, f"new {entry_id}")
             ledger.post(entry_id, usage=Usage(1), cost=priced(1), response_id=f"resp {entry_id + 1}")
@@ -332,7 +334,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 def test_sums_of_entries_have_no_limit(tmp_path: Path) -> None:
     """Entries of different hours that fit one by one are summed beyond 64 bits, exactly, in totals and in budgets."""
     now_us = 0
-    with Ledger(tmp_path / "costs.db", now_us=lambda: now_us) as ledger:
+    with Ledger(tmp_path / "costs.db", now_us=lambda: now_us, lease_s=10**6) as ledger:
         for hour in range(5):
             now_us = hour * 3_600_000_000
             ledger.post(pend(ledger, worst=Usd(TOP)), usage=None, cost=priced(TOP))
@@ -383,21 +385,21 @@ def test_every_text_is_read_back_as_it_was_given(
 
 
 @pytest.mark.parametrize("field", ["model", "endpoint", "run", "custom_id", "service_tier"])
-def test_a_lone_surrogate_outside_of_tags_is_refused_whole(tmp_path: Path, field: str) -> None:
-    """A text that UTF-8 cannot write is a LedgerError that shows it, names the file, and writes nothing."""
-    path = tmp_path / "costs.db"
-    with Ledger(path) as ledger:
-        for budgets in ([], [Budget(Usd(100))]):
-            with pytest.raises(LedgerError, match=r"\\ud800 here") as caught:
-                pend(ledger, **{field: "\ud800 here"}, budgets=budgets)
-            assert str(path) in str(caught.value)
-        assert list(ledger.entries()) == []
-        entry_id = pend(ledger)
-        for act in (lambda: ledger.attach(entry_id, "\ud800 here"), lambda: ledger.void(entry_id, "\ud800 here")):
-            with pytest.raises(LedgerError, match=r"\\ud800 here"):
-                act()
-        assert [entry.state for entry in ledger.entries()] == ["pending"]
-        assert ledger.void(entry_id, "here")
+def test_a_lone_surrogate_outside_of_tags_is_spelt_out(tmp_path: Path, field: str) -> None:
+    """A text that UTF-8 cannot write stops no call and no ending: the half character is kept as its number."""
+    with Ledger(tmp_path / "costs.db") as ledger:
+        given, kept = "\ud800 here", r"\ud800 here"
+        entry_id = pend(ledger, **{field: given}, budgets=[Budget(Usd(100))])
+        assert ledger.attach(entry_id, given)
+        assert ledger.post(entry_id, usage=None, cost=priced(1), response_id=given, model=given, why=given)
+        assert not ledger.post_response(given, endpoint=given, usage=None, cost=priced(1), model=given)
+        assert ledger.void(pend(ledger), given)
+        entry, other = ledger.entries()
+        assert (entry.response_id, entry.model, other.why) == (kept, kept, kept)
+        if field not in ("model", "service_tier"):
+            assert getattr(entry, field) == kept
+        assert ledger.find(given) == entry
+        assert len(list(ledger.entries(run=given))) == (field == "run")
 
 
 def test_huge_tags_are_kept(tmp_path: Path) -> None:
@@ -423,8 +425,13 @@ def test_only_what_was_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "id", "state", "model", "endpoint", "response_id", "custom_id", "run", "tags", "service_tier", "batch",
         "created_us", "closed_us", "estimate", "worst", "cost", "components", "row_id", "table_version", "usage",
         "exact", "why",
+        "request_id", "asked_model", "asked_tier", "effort", "attempt", "wait_us", "latency_us", "expected",
     } == set(Entry._fields)  # fmt: skip
-    assert columns == {"sums": {"run", "hour", "spent_usd", "spent_pico", "held_usd", "held_pico"}}
+    assert columns == {
+        "sums": {"scope", "value", "kind", "slot", "usd", "pico"},
+        "watched": {"tag", "path"},
+        "alerts": {"budget", "percent", "mark_us"},
+    }
     data = b"".join(folder_of(path).values())
     assert b"run 39" in data
     for secret in ("sk-secret", str(Path.cwd()), sys.executable, str(tmp_path)):

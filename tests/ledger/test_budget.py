@@ -27,6 +27,7 @@ from pricing.prices import PriceRow
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
 SPENDER = Path(__file__).with_name("spender.py")
+LEASE_US = 3_600_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WINDOWS = ("total", "hour", "day", "month")
 
@@ -71,10 +72,9 @@ def counted(entry: Entry) -> int:
 
 
 def numbers(ledger: Ledger, window: str = "total", run: str | None = None) -> tuple[int, int]:
-    """What a budget says is spent and held: asked with a budget of nothing, which refuses and writes nothing."""
-    with pytest.raises(OverBudget) as refused:
-        pend(ledger, 1, Budget(Usd(0), window, run))
-    return refused.value.spent.pico, refused.value.held.pico
+    """What a budget says is spent and held."""
+    found = ledger.counted(Budget(Usd(1), window, run), run=run)
+    return found.spent.pico, found.held.pico
 
 
 def everything(ledger: Ledger) -> list[Entry]:
@@ -190,7 +190,10 @@ instants = st.builds(
     st.sampled_from(edges),
     st.sampled_from([-3_600_000_000, -1, 0, 1, 1_799_999_999, 3_599_999_999, 3_600_000_000]),
 )
-budgets = st.builds(Budget, st.integers(1, 60).map(Usd), st.sampled_from(WINDOWS), st.sampled_from([None, "a", "b"]))
+budgets = st.builds(
+    lambda *fields: Budget(*fields),
+    st.integers(1, 60).map(Usd), st.sampled_from(WINDOWS), st.sampled_from([None, "a", "b"]),
+)  # fmt: skip
 calls = st.lists(
     st.tuples(
         instants,
@@ -218,6 +221,9 @@ def test_a_call_is_sent_exactly_when_it_fits(
         for now_us, run, worst, limits, way, amount in sorted(moves, key=lambda move: move[0]):
             amount = min(amount, worst or 0)
             fits = True
+            for call in history if limits else ():
+                if call["held"] and call["at"] < now_us - LEASE_US:  # given up: it may have cost its worst case
+                    call["spent"], call["held"] = call["held"], 0
             for budget in limits:
                 mine = [call for call in history if budget.run in (None, call["run"])]
                 here = [
@@ -225,7 +231,8 @@ def test_a_call_is_sent_exactly_when_it_fits(
                 ]
                 spent, held = sum(call["spent"] for call in here), sum(call["held"] for call in mine)
                 assert numbers(ledger, budget.window, budget.run) == (spent, held)
-                fits = fits and worst is not None and spent + held + worst <= budget.amount.pico
+                if budget.run in (None, run):  # else the call is none of its business
+                    fits = fits and worst is not None and spent + held + worst <= budget.amount.pico
             before = everything(ledger)
             if not fits:
                 with pytest.raises(OverBudget):
@@ -380,7 +387,7 @@ def test_budgets_are_read_as_people_write_them(text: str | int, amount: str, win
     [
         ("", "is written like"), ("five USD", "is written like"), ("-5 USD", "like"), ("5 EUR", "like"),
         ("5 USD/day/hour", "is written like"), ("5 USD/", "is written like"), ("1e3", "is written like"),
-        ("5 USD/week", "'week'"), ("5 per fortnight", "hour, day, month"), ("0", "more than nothing"),
+        ("5 USD/year", "'year'"), ("5 per fortnight", "hour, day, week, month"), ("0", "more than nothing"),
         ("0.00 USD/day", "more than nothing"), (0, "more than nothing"), ("2,50 USD", "'2,50'"), ("1.2.3", "'1.2.3'"),
         ("...", "'...'"), ("_", "not an amount"), ("0.0000000000001", "more than 12 decimals"),
         ("9999999999999999 USD", "not an amount"), (True, "is written like"), (None, "is written like"),

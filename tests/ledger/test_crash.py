@@ -169,13 +169,13 @@ def check_integrity(path: Path) -> None:
 def check_budgets(path: Path, number: int) -> None:
     """What budgets say is spent and held, of every run and window, is what the entries say."""
     now_us = START_US + number * ROUND_US
-    with Ledger(path, now_us=lambda: now_us) as ledger:
+    with Ledger(path, now_us=lambda: now_us, lease_s=10**6) as ledger:
         entries = list(ledger.entries())
         for run in (None, "run 0", "run 1", "run 2"):
             for window, length_us in (("total", now_us), ("hour", HOUR_US), ("day", 24 * HOUR_US)):
                 nothing = Budget(Usd(0), window, run)
                 with pytest.raises(OverBudget) as refused:
-                    ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), budgets=[nothing])
+                    ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd(1), run=run, budgets=[nothing])
                 mine = [entry for entry in entries if run in (None, entry.run)]
                 here = [entry for entry in mine if entry.created_us // length_us == now_us // length_us]
                 assert refused.value.spent.pico == sum(map(spent, mine if window == "total" else here))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_request_nobody_can_price_is_not_sent_under_a_budget(
     assert server.counters()["requests"] == 0
 
 
-@pytest.mark.parametrize("text", ["", "abc", "nan", "-1", "0", "5 EUR", "5/year", "5 USD/day", "1e999", "2,50"])
+@pytest.mark.parametrize("text", ["", "abc", "nan", "-1", "0", "5 EUR", "5/year", "5 USD slow", "1e999", "2,50"])
 def test_a_budget_that_cannot_be_read_is_an_error_at_once(text: str, job: Any, idle: Any) -> None:
     """A budget that is no amount of dollars is an error, never taken for "no budget", and nothing is sent."""
     before = len(idle.sent())
@@ -136,3 +137,15 @@ def test_a_budget_that_cannot_be_read_is_an_error_at_once(text: str, job: Any, i
     assert ended.out == ""
     assert "budget" in ended.err or "amount" in ended.err
     assert len(idle.sent()) == before
+
+
+def test_several_budgets_bind_together(job: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
+    """A job's own budget, one of the ledger's day, and a file of them: the tightest stops it, with exit code 3."""
+    server = serve()
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text('budgets:\n  - 50 USD/month\n  - {amount: "1 USD/day", zone: Asia/Tokyo}\n', encoding="utf-8")
+    given = ["--budget", "10 USD", "--budget", str(budgets), "--budget", "20 USD/week warn"]
+    ended = job.wait(job.spawn(server, *given, "--concurrency", "1"))
+    assert ended.code == 3
+    assert "budget 1 USD/day zone:Asia/Tokyo" in ended.out
+    assert job.wait(job.spawn(server, "--budget", "10 USD", "--concurrency", "1", "--resume")).code == 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pricing import Ledger, Usd
+from pricing import Budget, Ledger, Usd
 from ratelimit.runner import run_name
 
 LINES = 40
@@ -119,10 +119,14 @@ def test_a_run_killed_before_its_first_result_holds_no_budget(
     assert desk.states() == {"expired": 3, "posted": 3}
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "after the lease"])
 def test_a_background_response_in_the_air_at_the_kill_is_not_asked_for_again(
-    desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+    late: bool, desk: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
-    """Its id stands in the ledger, so --resume asks after it: one request, one payment, one result."""
+    """Its id stands in the ledger, so --resume asks after it: one request, one payment, one result.
+
+    Even when somebody under a budget has come by meanwhile, and has found the entry's lease over.
+    """
     server = serve(latency=0.5)
     desk.write([request_line(0, background=True)])
 
@@ -139,6 +143,10 @@ def test_a_background_response_in_the_air_at_the_kill_is_not_asked_for_again(
     server.witness.on_answer = lambda _: None
     (entry,) = desk.entries()
     assert entry.response_id
+    if late:
+        with Ledger(desk.costs, now_us=lambda: entry.created_us + 2 * 3_600_000_000) as ledger:
+            ledger.counted(Budget(Usd(1)))
+        assert desk.states() == {"expired": 1}
     assert desk.run(server, "--resume").code == 0
     assert server.sent() == ["line-0"]
     assert [line["response"]["body"]["id"] for line in desk.results()] == [entry.response_id]

@@ -264,7 +264,7 @@ def test_a_budget_that_stops_says_so_once(
     desk.write(request_line(number) for number in range(3))
     ended = desk.run(serve(), "--budget", "0.1")
     assert ended.code == 3
-    assert "stopped   budget 0.1 USD: " in ended.out
+    assert "stopped   budget 0.1 USD/job: " in ended.out
     assert "go on     with a larger --budget and --resume" in ended.out
 
 
