@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from os import PathLike
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ._yaml import Node, read_table
 from .errors import TableError
@@ -45,6 +44,7 @@ MODALITIES = ("text", "image", "audio")
 ENCODINGS = ("o200k_base", "cl100k_base")
 CHAT_TOOLS = ("never", "with_effort_none")
 DETAILS = ("default", "high", "original")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _READ = re.compile(r"20[0-9]{2}(-(0[1-9]|1[0-2]))?")
 _OPTIONAL = (
     "description",
@@ -105,8 +105,7 @@ class Patches(NamedTuple):
     max_side: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageRule:
+class ImageRule(NamedTuple):
     """What an input image costs: a model of tiles, or one of patches.
 
     patches             by level of detail: "default" where the source makes no difference, else "high" | "original"
@@ -120,8 +119,7 @@ class ImageRule:
     auto: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelCard:
+class ModelCard(NamedTuple):
     """One model. None, or a missing key of a mapping, means that no source states the fact.
 
     snapshots                           dated names; the one an alias leads to comes first
@@ -150,15 +148,15 @@ class ModelCard:
     dimensions: int | None = None
     knowledge_cutoff: date | None = None
     reasoning_tokens: bool | None = None
-    ratings: Mapping[str, str] = field(default_factory=dict)
+    ratings: Mapping[str, str] = _NONE
     encoding: str | None = None
     encoding_evidence: tuple[Source, ...] = ()
     prime_tokens: int | None = None
-    image_output_tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    image_output_tokens: Mapping[str, Mapping[str, int]] = _NONE
     image_tokens: ImageRule | None = None
-    modalities: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    endpoints: Mapping[str, bool] = field(default_factory=dict)
-    features: Mapping[str, bool] = field(default_factory=dict)
+    modalities: Mapping[str, Mapping[str, bool]] = _NONE
+    endpoints: Mapping[str, bool] = _NONE
+    features: Mapping[str, bool] = _NONE
     rejected_efforts: tuple[str, ...] = ()
     chat_tools: str | None = None
     tools: tuple[str, ...] = ()

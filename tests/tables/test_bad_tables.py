@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pricing import _yaml
 from pricing.cards import load_cards
 from pricing.errors import TableError
 from pricing.resources import data_path
@@ -368,10 +365,3 @@ def test_a_tab_after_a_value_is_harmless(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text("version: 1\t# the first\nsources: {}\nmodels: []\n", "utf-8")
     assert len(load_cards(path)) == 0
-
-
-def test_no_character_that_python_prints_is_a_control_character() -> None:
-    """The quick look at a table skips no character that the pattern would refuse."""
-    printable = "".join(filter(str.isprintable, map(chr, range(sys.maxunicode + 1))))
-    assert len(printable) > 100_000
-    assert re.search(_yaml._UNPRINTABLE, printable) is None
