@@ -289,7 +289,7 @@ class Limiter:
         gate = self.gate(model)
         served = body.get("service_tier") if gate.served else None
         if isinstance(served, str) and served in gate.served:
-            gate = gate.served[served]
+            gate = self._ramped(gate.served[served])
         elif gate.longer and not plainly_short(body, endpoint, gate.longer[-1][0]):
             gate = self.gate(model, count().tokens)  # only then, and for Responses, does the number of tokens matter
         known = count() if endpoint == "/v1/responses" else None
@@ -309,11 +309,15 @@ class Limiter:
         gate = self._gates.get(model)
         if gate is None:
             gate = self._gates[model] = self._open(model)
-        if gate.ramp_us:
-            self.feedback.ramp(gate)
         for above, separate in gate.longer:
             if tokens > above:
-                return separate
+                return self._ramped(separate)
+        return self._ramped(gate)
+
+    def _ramped(self, gate: Gate) -> Gate:
+        """A gate whose limit has risen again as far as it may after "slow down"."""
+        if gate.ramp_us:
+            self.feedback.ramp(gate)
         return gate
 
     def gates(self) -> tuple[Gate, ...]:

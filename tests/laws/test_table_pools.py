@@ -17,6 +17,7 @@ import ratelimit
 from pricing.tokens import Count
 from ratelimit.emulator import Emulator
 from ratelimit.errors import NeverFits, WouldWait
+from ratelimit.headers import Refusal
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock
 from ratelimit.tiers import load_tiers
@@ -175,3 +176,15 @@ def test_the_emulator_has_the_same_pools() -> None:
         used = {pool: rows["tpm"]["limit"] for pool, rows in server.counters()["limits"].items() if rows["tpm"]["used"]}
         assert used == {"gpt-4.1": 450_000, "gpt-4.1-long-context": 500_000}
         assert server.counters()["refused_total"] == 0
+
+
+def test_a_separate_pool_rises_again_after_slow_down() -> None:
+    """As the model's own limits do: by half every quarter of an hour, up to the table's."""
+    account, clock = limiter("tier_4")
+    pool = account.gate("gpt-4.1", 130_000)
+    account.feedback.refused(pool, Refusal("slow_down"), None)
+    capacities = []
+    for _ in range(3):
+        capacities.append({limit.name: limit.capacity for limit in account.gate("gpt-4.1", 130_000).lane.limits}["tpm"])
+        clock.advance(15 * 60_000_000)
+    assert capacities == [3_333_333, 5_000_000, 5_000_000]
