@@ -290,20 +290,17 @@ def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Booking, now_us: 
 
 
 def _fit(cells: tuple[tuple[Cell, int], ...], asking: Sequence[Booking]) -> bool:
-    """Say whether every slot that the last one asks for is free, beside those that others of its lane wait for.
+    """Say whether every slot that the last one asks for is free, beside those that others wait for.
 
     Their slot is kept: nobody knows when another one would be free.
     """
-    booking = asking[-1]
-    lane = [one for one in asking if one.lane is booking.lane]
-    return all(
-        cell.fit(
-            sum(one.charges_us[place] for one in lane),
-            room_us(booking.charges_us[place], burst_us, 0, booking.spare_ppm),
-        )
-        for place, (cell, burst_us) in enumerate(cells)
-        if isinstance(cell, Slots)
-    )
+    *ahead, booking = asking
+    for key, (cell, burst_us), charge_us in zip(booking.lane.keys, cells, booking.charges_us, strict=True):
+        if isinstance(cell, Slots):
+            kept = sum(one.charges_us[one.lane.keys.index(key)] for one in ahead if key in one.lane.keys)
+            if not cell.fit(kept + charge_us, room_us(charge_us, burst_us, 0, booking.spare_ppm)):
+                return False
+    return True
 
 
 def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:
