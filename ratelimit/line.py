@@ -89,14 +89,16 @@ class Line:
         """Step out, admitted or not, and let those who are first now know."""
         with self.lock:
             file = ticket.file
-            if file is None:
-                return  # it never stood here, was passed over, or stands in the line of the process that forked
-            was_first = served or file.first() is ticket
-            if served:
-                self._count_served(ticket, file)
-            self._drop(ticket)
-            if was_first:
-                self._wake_first()
+            if file is not None:  # it never stood here, was passed over, or stands in the line of the forking process
+                was_first = served or file.first() is ticket
+                if served:
+                    self._count_served(ticket, file)
+                self._drop(ticket)
+                if was_first:
+                    self._wake_first()
+            booking = ticket.booking
+            if booking.charged is not None:  # it may have claimed again since, for all that stand here do
+                booking.lane, booking.charges_us = booking.charged
 
     def turn(self, ticket: Ticket) -> tuple[Booking, ...] | None:
         """Say whether it is this ticket's turn to ask the store: what it must not delay, or None.
