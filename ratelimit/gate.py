@@ -100,9 +100,14 @@ class Gate:
                 self.full = (*self.full, full)
                 self.table = (*self.table, full)
                 lane = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, key))
-            self.store.open(lane)
             self.lane = lane
             self.line.claim_again(self)
+        # Not under the line's lock: garbage that another thread collects in the store may nudge the line.
+        opened = None
+        while opened is not self.lane:  # another limit may come into force meanwhile
+            opened = self.lane
+            self.store.open(opened)
+        self.line.nudge()
 
     def charges_us(self, lane: Lane, demand: Demand) -> list[int]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
