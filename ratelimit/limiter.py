@@ -260,17 +260,18 @@ class Limiter:
         store, lanes = self.store, {}
         for gate in self.gates():
             limits = {}
-            for limit, key in zip(gate.lane.limits, gate.lane.keys, strict=True):
+            lane = gate.lane
+            for place, (limit, key) in enumerate(zip(lane.limits, lane.keys, strict=True)):
                 spent_us = store.backlog_us(key)
                 limits[limit.name] = {
                     "capacity": limit.capacity,
                     "period_s": None if limit.unit == "concurrent" else limit.period_us / US_PER_S,
-                    "spent": spent_us * limit.capacity // limit.period_us,
-                    "free": max(0, limit.burst_us - spent_us) * limit.capacity // limit.period_us,
+                    "spent": lane.units(place, spent_us),
+                    "free": lane.units(place, max(0, limit.burst_us - spent_us)),
                     "full_in_s": None if limit.unit == "concurrent" else spent_us / US_PER_S,
                     "margin_s": store.slack_us(key) / US_PER_S,
                 }
-            lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
+            lanes[lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
         halt = self.signals.halt
         return {
             "tier": self.tier,
@@ -394,6 +395,7 @@ class Limiter:
             if line is None:
                 line = self._shared_line if self._pools else Line(self.priorities, self._max_queue)
             fresh = Gate(self.store, self.clock, Lane(name, self._reduced(full), keys), full, line, self.signals)
+            fresh.ramp = self.feedback.ramp
             gate = self._gates_by_pool.setdefault(kind, fresh)  # another thread may have been quicker
         return gate
 

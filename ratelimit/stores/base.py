@@ -36,6 +36,11 @@ class Lane:
         self.windowed = any(limit.window for limit in limits)
         self.opened: Any = None
 
+    def units(self, place: int, us: int) -> int:
+        """Turn bucket time of the limit at this place into whole units."""
+        _, period_us, capacity, _ = self.plan[place]
+        return us * capacity // period_us
+
 
 def _plan(limit: Limit) -> tuple[int, int, int, int]:
     """Get one limit ready for arithmetic.

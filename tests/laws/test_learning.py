@@ -341,3 +341,27 @@ def test_nobody_waits_for_the_store_under_the_lines_lock() -> None:
         gate.line.lock.release()
     learning.join()
     assert gate.lane.limits == (smaller,)
+
+
+def test_a_limit_that_was_slowed_down_rises_for_those_who_wait_already() -> None:
+    """Nobody new needs to ask: the steps up of a quarter of an hour each come while the same crowd stands in line."""
+
+    async def main() -> list[int]:
+        limiter = ratelimit.Limiter(limits={"tpm": 60_000}, preflight="off", clock=LoopClock())
+        gate = limiter.gate(MODEL)
+
+        async def one() -> None:
+            await limiter.areserve(model=MODEL, tokens=1_000)
+
+        crowd = [asyncio.create_task(one()) for _ in range(3_000)]
+        await asyncio.sleep(1)
+        limiter.feedback.refused(gate, Refusal("slow_down"), None)
+        seen = [gate.full[0].capacity]
+        await asyncio.sleep(16 * 60)
+        seen.append(gate.full[0].capacity)
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        return seen
+
+    assert run_virtual(main) == [40_000, 60_000]
