@@ -65,13 +65,23 @@ class Window:
     once its reply shows that it had arrived by then; and earlier, once its reply tells the edge at which all is free.
     """
 
-    __slots__ = ("_charges", "_seq", "_sum_us", "closed_until_us", "slack_us", "slack_wanted_us", "window_us")
+    __slots__ = (
+        "_by_number",
+        "_charges",
+        "_seq",
+        "_sum_us",
+        "closed_until_us",
+        "slack_us",
+        "slack_wanted_us",
+        "window_us",
+    )
 
     def __init__(self, window_us: int) -> None:
         self.window_us = window_us
         self.slack_us = self.slack_wanted_us = 0
         # [act_us, charge_us, number, late_us], oldest first; it leaves a window after it acted, and late_us later
         self._charges: deque[list[int]] = deque()
+        self._by_number: dict[int, list[int]] = {}
         self._sum_us = 0
         self._seq = 0
         self.closed_until_us = 0
@@ -110,24 +120,25 @@ class Window:
         self._seq += 1
         if self._charges and self._charges[-1][0] > act_us:
             act_us = self._charges[-1][0]  # in order, so that the oldest leaves first; later is the safe side
-        self._charges.append([act_us, charge_us, self._seq, _UNKNOWN_US])
+        entry = self._by_number[self._seq] = [act_us, charge_us, self._seq, _UNKNOWN_US]
+        self._charges.append(entry)
         self._sum_us += charge_us
         return self._seq
 
     def arrived(self, number: int, by_us: int) -> None:
         """Learn that the request of a charge had reached the server by this instant."""
-        entry = self._find(number)
+        entry = self._by_number.get(number)
         if entry is not None:
             entry[3] = min(entry[3], max(0, by_us - entry[0]))
 
     def clears(self, number: int, by_us: int) -> None:
         """Learn that the server counts a charge no longer at this instant."""
-        entry = self._find(number)
+        entry = self._by_number.get(number)
         if entry is not None:
             entry[3] = min(entry[3], by_us - entry[0] - self.window_us)
 
     def refund(self, number: int, back_us: int) -> int:
-        entry = self._find(number)
+        entry = self._by_number.get(number)
         if entry is None:
             return 0
         back_us = min(back_us, entry[1])
@@ -157,24 +168,19 @@ class Window:
     def copy(self) -> Window:
         twin = Window(self.window_us)
         twin.slack_us = self.slack_us
-        twin._charges = deque(list(entry) for entry in self._charges)
+        twin._charges = self._charges.copy()  # of the same entries: on a copy nothing is refunded
         twin._sum_us, twin._seq, twin.closed_until_us = self._sum_us, self._seq, self.closed_until_us
         return twin
 
     def _forget(self, now_us: int) -> None:
         charges = self._charges
         while charges and self._leaves_us(charges[0]) <= now_us:
-            self._sum_us -= charges.popleft()[1]
+            entry = charges.popleft()
+            self._by_number.pop(entry[2], None)
+            self._sum_us -= entry[1]
 
     def _leaves_us(self, entry: list[int]) -> int:
         return entry[0] + self.window_us + min(entry[3], self.slack_us)
-
-    def _find(self, number: int) -> list[int] | None:
-        if self._charges and number >= self._charges[0][2]:
-            for entry in reversed(self._charges):
-                if entry[2] == number:
-                    return entry
-        return None
 
 
 class Slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .cells import room_us
 from .clock import US_PER_S, Clock
@@ -41,6 +41,7 @@ class Gate:
     odd             429s in a row, by limit, that no continuous bucket would have made; negative: that one would have
     longer    (…)   (input tokens, gate): what passes a pool of its own above so many input tokens, largest first
     sent, heard     requests that went out, and replies that came, until there are ENOUGH_REPLIES
+    ramp            raises a limit that was slowed down by its next step, once that is due
     served          gate by service tier, for those that have a pool of their own
     seen            capacity by limit name that the last reply showed where it is not the one in force
     """
@@ -56,6 +57,7 @@ class Gate:
         "look_us",
         "lowered_us",
         "odd",
+        "ramp",
         "ramp_name",
         "ramp_us",
         "seen",
@@ -77,6 +79,7 @@ class Gate:
         self.full = self.table = full
         self.look_us = self.ramp_us = self.slowed_us = self.told_us = 0
         self.ramp_name = ""
+        self.ramp: Callable[[Gate], None] | None = None
         self.sent = self.heard = 0
         self.odd: dict[str, int] = {}
         self.lowered_us: dict[str, int] = {}
@@ -100,9 +103,14 @@ class Gate:
                 self.full = (*self.full, full)
                 self.table = (*self.table, full)
                 lane = Lane(lane.name, (*lane.limits, reduced), (*lane.keys, key))
-            self.store.open(lane)
             self.lane = lane
             self.line.claim_again(self)
+        # Not under the line's lock: garbage that another thread collects in the store may nudge the line.
+        opened = None
+        while opened is not self.lane:  # another limit may come into force meanwhile
+            opened = self.lane
+            self.store.open(opened)
+        self.line.nudge()
 
     def charges_us(self, lane: Lane, demand: Demand) -> list[int]:
         """Turn a demand into bucket time per limit. Raises NeverFits when a limit could never admit it."""
@@ -237,6 +245,8 @@ class Gate:
 
     def stands(self, ticket: Ticket, wait_us: int) -> None:
         """Note what somebody waits for whom the store has refused, and let a small one use the room that he cannot."""
+        if self.ramp_us and self.clock.now_us() >= self.ramp_us and self.ramp is not None:
+            self.ramp(self)  # those who wait already would never see their limit rise again
         booking = ticket.booking
         booking.waited_for = self.tightest(booking)
         if wait_us and booking.lane.windowed and self.line.count > 1:

@@ -168,8 +168,9 @@ def observations(buckets: Mapping[str, Bucket]) -> list[Observation]:
     return found
 
 
-def edges_us(buckets: Mapping[str, Bucket]) -> dict[str, int]:
-    """Say when a server that counts per window lets everything in again: µs from now at most, by name of the limit.
+def edges_us(buckets: Mapping[str, Bucket]) -> dict[tuple[str, int], int]:
+    """Say when a server that counts per window lets everything in again: µs from now at most, by name and capacity of
+    the limit: `…-requests` may speak of the day's, whose capacity is another one.
 
     `reset` is the "time until the rate limit resets to its initial state" (the rate-limit guide). Where it is the time
     in which a bucket would be full, it is taken for that of a bucket, and says nothing here.
@@ -181,7 +182,7 @@ def edges_us(buckets: Mapping[str, Bucket]) -> dict[str, int]:
             continue
         full_us = [(limit - remaining) * period_us // limit for period_us in (_MINUTE_US, _DAY_US)]
         if all(abs(reset_us - us) > _TELLING_US for us in full_us):
-            found[names[0]] = reset_us + _CUT_US
+            found[names[0], limit] = reset_us + _CUT_US
     return found
 
 

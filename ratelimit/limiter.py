@@ -260,17 +260,18 @@ class Limiter:
         store, lanes = self.store, {}
         for gate in self.gates():
             limits = {}
-            for limit, key in zip(gate.lane.limits, gate.lane.keys, strict=True):
+            lane = gate.lane
+            for place, (limit, key) in enumerate(zip(lane.limits, lane.keys, strict=True)):
                 spent_us = store.backlog_us(key)
                 limits[limit.name] = {
                     "capacity": limit.capacity,
                     "period_s": None if limit.unit == "concurrent" else limit.period_us / US_PER_S,
-                    "spent": spent_us * limit.capacity // limit.period_us,
-                    "free": max(0, limit.burst_us - spent_us) * limit.capacity // limit.period_us,
+                    "spent": lane.units(place, spent_us),
+                    "free": lane.units(place, max(0, limit.burst_us - spent_us)),
                     "full_in_s": None if limit.unit == "concurrent" else spent_us / US_PER_S,
                     "margin_s": store.slack_us(key) / US_PER_S,
                 }
-            lanes[gate.lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
+            lanes[lane.name] = {"limits": limits, "waiting": gate.line.waiting()}
         halt = self.signals.halt
         return {
             "tier": self.tier,
@@ -289,7 +290,7 @@ class Limiter:
         gate = self.gate(model)
         served = body.get("service_tier") if gate.served else None
         if isinstance(served, str) and served in gate.served:
-            gate = gate.served[served]
+            gate = self._ramped(gate.served[served])
         elif gate.longer and not plainly_short(body, endpoint, gate.longer[-1][0]):
             gate = self.gate(model, count().tokens)  # only then, and for Responses, does the number of tokens matter
         known = count() if endpoint == "/v1/responses" else None
@@ -309,11 +310,15 @@ class Limiter:
         gate = self._gates.get(model)
         if gate is None:
             gate = self._gates[model] = self._open(model)
-        if gate.ramp_us:
-            self.feedback.ramp(gate)
         for above, separate in gate.longer:
             if tokens > above:
-                return separate
+                return self._ramped(separate)
+        return self._ramped(gate)
+
+    def _ramped(self, gate: Gate) -> Gate:
+        """A gate whose limit has risen again as far as it may after "slow down"."""
+        if gate.ramp_us:
+            self.feedback.ramp(gate)
         return gate
 
     def gates(self) -> tuple[Gate, ...]:
@@ -352,33 +357,45 @@ class Limiter:
             raise ConfigError(f"no limits are known for {name}")
         gate = self._gate(name, name, [(f"{name}:{limit.name}", limit) for limit in full] + shared)
         # A separate pool takes the place of the model's own limits only: what all pass together counts its requests.
+        # So do the slots: how many may be in the air at once is nothing that a pool of the server's says.
+        shared = [(f"{name}:{limit.name}", limit) for limit in full if limit.unit == "concurrent"] + shared
         own = [
-            (pool.above, self._separate(f"{pool.name}>{pool.above}", pool.name, pool.limits, shared))
+            (pool.above, self._separate(f"{pool.name}>{pool.above}", pool.name, pool.limits, shared, gate.line))
             for pool in pools
             if pool.above is not None
         ]
         longer = own or [
-            (part.above, self._separate(f"{name}>{part.above}", f"{name} above {part.above:,}", part.limits, shared))
+            (
+                part.above,
+                self._separate(f"{name}>{part.above}", f"{name} above {part.above:,}", part.limits, shared, gate.line),
+            )
             for part in parts
             if part.above is not None
         ]
         gate.longer = tuple(sorted(longer, key=lambda entry: -entry[0]))
         for tier, limits in ((part.service_tier, part.limits) for part in parts if part.service_tier is not None):
-            gate.served[tier] = self._separate(f"{name}@{tier}", f"{name} {tier}", limits, shared)
+            gate.served[tier] = self._separate(f"{name}@{tier}", f"{name} {tier}", limits, shared, gate.line)
         return gate
 
-    def _separate(self, key: str, name: str, limits: tuple[Limit, ...], shared: list[tuple[str, Limit]]) -> Gate:
-        """The gate of requests that pass limits of their own in the place of the model's."""
+    def _separate(
+        self, key: str, name: str, limits: tuple[Limit, ...], shared: list[tuple[str, Limit]], line: Line
+    ) -> Gate:
+        """The gate of requests that pass limits of their own in the place of the model's, in its line if they share."""
+        shared = [(one, limit) for one, limit in shared if limit.name not in {each.name for each in limits}]
         kind = "+".join([key, *(one for one, _ in shared)])
-        return self._gate(kind, name, [(f"{key}:{limit.name}", limit) for limit in limits] + shared)
+        return self._gate(
+            kind, name, [(f"{key}:{limit.name}", limit) for limit in limits] + shared, line if shared else None
+        )
 
-    def _gate(self, kind: str, name: str, limits: list[tuple[str, Limit]]) -> Gate:
+    def _gate(self, kind: str, name: str, limits: list[tuple[str, Limit]], line: Line | None = None) -> Gate:
         gate = self._gates_by_pool.get(kind)
         if gate is None:
             keys, full = tuple(key for key, _ in limits), tuple(limit for _, limit in limits)
             # Lanes that share a limit stand in one line, and any two may come to share one with a third.
-            line = self._shared_line if self._pools else Line(self.priorities, self._max_queue)
+            if line is None:
+                line = self._shared_line if self._pools else Line(self.priorities, self._max_queue)
             fresh = Gate(self.store, self.clock, Lane(name, self._reduced(full), keys), full, line, self.signals)
+            fresh.ramp = self.feedback.ramp
             gate = self._gates_by_pool.setdefault(kind, fresh)  # another thread may have been quicker
         return gate
 

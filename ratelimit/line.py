@@ -89,14 +89,16 @@ class Line:
         """Step out, admitted or not, and let those who are first now know."""
         with self.lock:
             file = ticket.file
-            if file is None:
-                return  # it never stood here, was passed over, or stands in the line of the process that forked
-            was_first = served or file.first() is ticket
-            if served:
-                self._count_served(ticket, file)
-            self._drop(ticket)
-            if was_first:
-                self._wake_first()
+            if file is not None:  # it never stood here, was passed over, or stands in the line of the forking process
+                was_first = served or file.first() is ticket
+                if served:
+                    self._count_served(ticket, file)
+                self._drop(ticket)
+                if was_first:
+                    self._wake_first()
+            booking = ticket.booking
+            if booking.charged is not None:  # it may have claimed again since, for all that stand here do
+                booking.lane, booking.charges_us = booking.charged
 
     def turn(self, ticket: Ticket) -> tuple[Booking, ...] | None:
         """Say whether it is this ticket's turn to ask the store: what it must not delay, or None.
@@ -113,20 +115,22 @@ class Line:
             first = self._first(file, now_us, ticket)
             fills, ticket.fills = ticket.fills, False
             # A thread that blocks its own event loop would wait for ever behind a task of it.
-            if first is ticket or (first and ticket.blocks and first.loop is ticket.loop):
+            its_turn = first is ticket or (first and ticket.blocks and first.loop is ticket.loop)
+            if its_turn:
                 ticket.due_us = now_us
                 if ticket.booking.spare_ppm and ticket.yielded_us >= ticket.booking.spare_us():
                     ticket.booking.spare_ppm = 0
                 if len(self._files) == 1:
                     return ()
-                place = self._place(ticket)
-            elif fills and first is not None and first.priority == ticket.priority:
-                place = _LAST
-            else:
+            elif not fills or first is None or first.priority != ticket.priority:
                 return None
+            firsts = [self._first(other, now_us, ticket) for other in list(self._files.values())]
+            for one in firsts:
+                if one is not None:
+                    self._place(one)  # all of them first: it may put one that asked later behind
+            place = self._place(ticket) if its_turn else _LAST
             earlier = []
-            for other in list(self._files.values()):
-                one = self._first(other, now_us, ticket)
+            for one in firsts:
                 if (
                     one is not None
                     and one is not ticket
@@ -268,9 +272,21 @@ class Line:
                         self._drop(ticket)
 
     def _place(self, first: Ticket) -> tuple[int, int]:
-        """Where a first stands among those of all files; it is fixed when it is first asked for."""
+        """Where a first stands among those of all files: it is found when it is first asked for, and then only put
+        behind those of its class who asked earlier, and become first later, for what it wants too.
+        """
         if first.place < 0:
             first.place = self._shares.start(first.priority, self._shares.now)
+            for file in self._files.values():
+                one = file.leader
+                if (
+                    one is not None
+                    and one.priority == first.priority
+                    and one.number > first.number
+                    and 0 <= one.place < first.place
+                    and _meet(first.booking, one.booking)
+                ):
+                    one.place = first.place
         return first.place, first.number
 
     def _count_served(self, ticket: Ticket, file: File) -> None:

@@ -112,14 +112,21 @@ class Reservation(Booking):
                 if excess_us > cell.slack_wanted_us:
                     store.widen(key, min(excess_us, MAX_SLACK_US))
 
-    def told(self, edges_us: Mapping[str, int]) -> None:
-        """Learn when the server's windows are empty again: µs from now, by name of the limit."""
-        if not self.gate.edges:
+    def told(self, edges_us: Mapping[tuple[str, int], int]) -> None:
+        """Learn when the server's windows are empty again: µs from now, by name of the limit and the server's capacity.
+
+        A capacity that is not the one in force is another limit's (the day's), or one that changes: then they are left
+        when ours say so.
+        """
+        gate = self.gate
+        if not gate.edges or not edges_us:
             return
+        servers = {limit.name: limit.capacity for limit in gate.full}
         for place, limit in enumerate(self.lane.limits):
-            if limit.window and limit.name in edges_us and self.charges_us[place]:
-                self.gate.store.clears(self, place, edges_us[limit.name])
-        self.gate.line.nudge()
+            edge_us = edges_us.get((limit.name, servers[limit.name])) if limit.window else None
+            if edge_us is not None and self.charges_us[place]:
+                gate.store.clears(self, place, edge_us)
+        gate.line.nudge()
 
     def __enter__(self) -> Self:
         return self

@@ -107,11 +107,11 @@ def explain(
     ahead_us = gate.line.ahead_us(asked, rank.priority)
     waits_us = gate.waits_us(asked, ahead_us)
     parts, full = [], ""
-    for limit, key, charge_us, before_us, wait_us in zip(
-        lane.limits, lane.keys, asked.charges_us, ahead_us, waits_us, strict=True
+    for place, (limit, charge_us, before_us, wait_us) in enumerate(
+        zip(lane.limits, asked.charges_us, ahead_us, waits_us, strict=True)
     ):
-        spent_us = gate.store.backlog_us(key)
-        takes, spent, before = (us * limit.capacity // limit.period_us for us in (charge_us, spent_us, before_us))
+        spent_us = gate.store.backlog_us(lane.keys[place])
+        takes, spent, before = (lane.units(place, us) for us in (charge_us, spent_us, before_us))
         parts.append(Part(limit.name, limit.capacity, takes, spent, before, wait_us / US_PER_S))
         if limit.unit == "concurrent" and spent + before + takes > limit.capacity:
             full = limit.name

@@ -36,6 +36,11 @@ class Lane:
         self.windowed = any(limit.window for limit in limits)
         self.opened: Any = None
 
+    def units(self, place: int, us: int) -> int:
+        """Turn bucket time of the limit at this place into whole units."""
+        _, period_us, capacity, _ = self.plan[place]
+        return us * capacity // period_us
+
 
 def _plan(limit: Limit) -> tuple[int, int, int, int]:
     """Get one limit ready for arithmetic.
@@ -56,17 +61,20 @@ class Booking:
     charges_us  (n,) µs  bucket time charged per limit of the lane
     spare_ppm   ppm      the share of every burst that must stay free afterwards
     place       (n,)     per limit, once charged: its cell, the number of the charge there, the backlog (µs) it found
+    charged              lane and charges_us as they were charged: a limit that changes until the line has been left
+                         changes the others
     open                 it is charged, and has not ended
     held                 the slots it holds, until the store is told that the request has ended
     """
 
-    __slots__ = ("charges_us", "held", "lane", "open", "place", "spare_ppm")
+    __slots__ = ("charged", "charges_us", "held", "lane", "open", "place", "spare_ppm")
 
     def __init__(self, lane: Lane, charges_us: Sequence[int], spare_ppm: int = 0) -> None:
         self.lane = lane
         self.charges_us = charges_us
         self.spare_ppm = spare_ppm
         self.place: Sequence[tuple[Any, int, int]] = ()
+        self.charged: tuple[Lane, Sequence[int]] | None = None
         self.open = False
         self.held: Any = None
 

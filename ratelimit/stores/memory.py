@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..cells import Cell, Slots, Window, room_us
 from ..clock import Clock, MonotonicClock
@@ -19,6 +20,14 @@ MAX_SLACK_SHARE = 20
 """At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
 MAX_SLACK_US = 2_000_000
 """At most so much is ever learned at once, however late a request was."""
+
+
+class Claim(NamedTuple):
+    """What a booking asks for, as it was at one instant."""
+
+    lane: Lane
+    charges_us: Sequence[int]
+    spare_ppm: int
 
 
 class _Held:
@@ -79,12 +88,15 @@ class MemoryStore:
                     if cell.closed_until_us > act_us:
                         act_us = cell.closed_until_us
             else:
-                act_us = _earliest_us(cells, booking, now_us)
+                # Claims, read once: another thread may put a limit in force meanwhile.
+                asked = Claim(lane, charges_us, booking.spare_ppm)
+                act_us = _earliest_us(cells, asked, now_us)
                 if act_us == now_us:
-                    if holds and not _fit(cells, [*ahead, booking]):
+                    before = [Claim(one.lane, one.charges_us, one.spare_ppm) for one in ahead]
+                    if holds and not _fit(cells, asked, before):
                         return 0
                     if ahead:
-                        act_us = self._behind(booking, ahead, now_us)
+                        act_us = self._behind(asked, before, now_us)
             if act_us > now_us:
                 return act_us - now_us
             place = []
@@ -92,6 +104,7 @@ class MemoryStore:
                 tat_us = cell.tat_us
                 place.append((cell, cell.charge(now_us, charge_us) if charge_us else 0, tat_us - now_us))
             booking.place = place
+            booking.charged = lane, charges_us
             booking.open = True
             if holds:
                 pairs = zip(cells, charges_us, strict=True)
@@ -101,11 +114,12 @@ class MemoryStore:
     def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
         with self._lock:
             now_us = self._now_us()
+            lane, charges_us = booking.lane, booking.charges_us
             return [
                 cell.room_us(
                     charge_us, room_us(charge_us, burst_us, cell.slack_us, booking.spare_ppm), now_us, now_us + wait_us
                 )
-                for (cell, burst_us), charge_us in zip(self._cells_of(booking.lane), booking.charges_us, strict=True)
+                for (cell, burst_us), charge_us in zip(self._cells_of(lane), charges_us, strict=True)
             ]
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
@@ -249,7 +263,7 @@ class MemoryStore:
         for lane in self._lanes.pop(key, ()):
             lane.opened = None
 
-    def _behind(self, booking: Booking, ahead: Sequence[Booking], now_us: int) -> int:
+    def _behind(self, booking: Claim, ahead: Sequence[Claim], now_us: int) -> int:
         """When a request that could act now may, not to delay those who asked earlier: now, or after all of them.
 
         Those who wait for a slot could have one at any time: what else they want is kept for them from now on.
@@ -265,7 +279,7 @@ class MemoryStore:
         delayed = [self._try(one, trial, now_us) for one in ahead]
         return now_us if all(now <= then for now, then in zip(delayed, undelayed, strict=True)) else after_us
 
-    def _try(self, booking: Booking, trial: dict[int, Cell], now_us: int) -> int:
+    def _try(self, booking: Claim, trial: dict[int, Cell], now_us: int) -> int:
         """Charge a booking to copies of its cells at its earliest instant, and say when that is."""
         cells = _twins(self._cells_of(booking.lane), trial)
         act_us = _earliest_us(cells, booking, now_us)
@@ -275,7 +289,7 @@ class MemoryStore:
         return act_us
 
 
-def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Booking, now_us: int) -> int:
+def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Claim, now_us: int) -> int:
     """The earliest instant at which every charge of a booking conforms.
 
     A conforming instant of one window may be found only after another limit has pushed the first on: a window looks at
@@ -289,21 +303,17 @@ def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Booking, now_us: 
     return act_us
 
 
-def _fit(cells: tuple[tuple[Cell, int], ...], asking: Sequence[Booking]) -> bool:
-    """Say whether every slot that the last one asks for is free, beside those that others of its lane wait for.
+def _fit(cells: tuple[tuple[Cell, int], ...], booking: Claim, ahead: Sequence[Claim]) -> bool:
+    """Say whether every slot that somebody asks for is free, beside those that others wait for.
 
     Their slot is kept: nobody knows when another one would be free.
     """
-    booking = asking[-1]
-    lane = [one for one in asking if one.lane is booking.lane]
-    return all(
-        cell.fit(
-            sum(one.charges_us[place] for one in lane),
-            room_us(booking.charges_us[place], burst_us, 0, booking.spare_ppm),
-        )
-        for place, (cell, burst_us) in enumerate(cells)
-        if isinstance(cell, Slots)
-    )
+    for key, (cell, burst_us), charge_us in zip(booking.lane.keys, cells, booking.charges_us, strict=True):
+        if isinstance(cell, Slots):
+            kept = sum(one.charges_us[one.lane.keys.index(key)] for one in ahead if key in one.lane.keys)
+            if not cell.fit(kept + charge_us, room_us(charge_us, burst_us, 0, booking.spare_ppm)):
+                return False
+    return True
 
 
 def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:

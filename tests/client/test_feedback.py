@@ -148,3 +148,23 @@ def test_a_crowd_on_cold_connections_meets_no_429() -> None:
     refused, took = run_virtual(main)
     assert refused == 0
     assert took < 7.5 + 0.6 + 0.3  # 50 beyond the burst, the delay that was learned, and the last reply
+
+
+def test_the_reset_of_the_days_bucket_is_no_edge_of_the_minutes_window() -> None:
+    """`-requests` speaks of the day: what its reset says frees nothing of the minute."""
+    clock, sent_us = ManualClock(), list[int]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent_us.append(clock.now_us())
+        clock.advance(100_000)
+        told = {"limit": "10000", "remaining": "9997", "reset": "21.6s"}
+        headers = {f"x-ratelimit-{field}-requests": value for field, value in told.items()}
+        return httpx2.Response(200, json={"object": "response", "model": "o3", "output": []}, headers=headers)
+
+    minute = ratelimit.Limit("rpm", "requests", 10, window=True)
+    limiter = ratelimit.Limiter(limits={"rpm": minute, "rpd": 10_000}, at=DAY, clock=clock)
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http:
+        client = ratelimit.wrap(openai.OpenAI(api_key="test", http_client=http), limiter=limiter)
+        for _ in range(25):
+            client.responses.create(model="o3", input="x")
+    assert all(later - first >= 60_000_000 for first, later in zip(sent_us, sent_us[10:], strict=False))

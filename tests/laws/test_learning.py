@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from typing import Any
@@ -22,6 +25,7 @@ from ratelimit.demand import Demand
 from ratelimit.headers import Observation, Refusal
 from ratelimit.limit import Limit
 from ratelimit.reservation import Reservation
+from ratelimit.stores.base import Booking
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock, run_virtual
 
@@ -293,3 +297,71 @@ def test_a_limit_that_goes_up_and_down_costs_no_memory() -> None:
     store = limiter.store
     assert isinstance(store, MemoryStore)
     assert max(len(lanes) for lanes in store._lanes.values()) <= 2
+
+
+@pytest.mark.parametrize("news", [Limit("tpm", "tokens", 3_000), Limit("project-tpm", "tokens", 100_000)])
+def test_what_was_charged_is_settled_as_it_was_charged(news: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another thread puts a limit in force before whoever was admitted has left the line."""
+    clock = ManualClock()
+    limiter = ratelimit.Limiter(
+        limits={"tpm": 6_000}, store=MemoryStore(clock, initial_slack_us=0), at=date(2026, 9, 15)
+    )
+    gate = limiter.gate("o3")
+    limiter.reserve(model="o3", tokens=6_000)
+    reserve, learned = limiter.store.reserve, list[threading.Thread]()
+
+    def reserve_then_learn(booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
+        answer = reserve(booking, ahead)
+        if answer is None and not learned:
+            learned.append(threading.Thread(target=limiter.adopt, args=(gate, news)))
+            learned[0].start()
+            learned[0].join()
+        return answer
+
+    monkeypatch.setattr(limiter.store, "reserve", reserve_then_learn)
+    mine = limiter.reserve(model="o3", tokens=3_000)
+    booked_us = limiter.store.backlog_us("o3:tpm")
+    assert (mine.charges_us, len(mine.lane.keys)) == ([30_000_000], len(mine.place))
+    mine.arrived(5_000, 0)
+    mine.settle(tokens=0)
+    assert limiter.store.backlog_us("o3:tpm") == booked_us - 30_000_000
+
+
+def test_nobody_waits_for_the_store_under_the_lines_lock() -> None:
+    """Garbage that is collected amid the store's work may end a reservation, and that wakes the line."""
+    limiter = ratelimit.Limiter(limits={"tpm": 6_000}, at=date(2026, 9, 15))
+    gate = limiter.gate("o3")
+    smaller = replace(gate.full[0], capacity=3_000)
+    learning = threading.Thread(target=gate.obey, args=(gate.lane.keys[0], smaller, smaller))
+    with limiter.store._lock:  # type: ignore[attr-defined]  # what reserve holds
+        learning.start()
+        while gate.full[0] is not smaller:
+            pass
+        assert gate.line.lock.acquire(timeout=5)
+        gate.line.lock.release()
+    learning.join()
+    assert gate.lane.limits == (smaller,)
+
+
+def test_a_limit_that_was_slowed_down_rises_for_those_who_wait_already() -> None:
+    """Nobody new needs to ask: the steps up of a quarter of an hour each come while the same crowd stands in line."""
+
+    async def main() -> list[int]:
+        limiter = ratelimit.Limiter(limits={"tpm": 60_000}, preflight="off", clock=LoopClock())
+        gate = limiter.gate(MODEL)
+
+        async def one() -> None:
+            await limiter.areserve(model=MODEL, tokens=1_000)
+
+        crowd = [asyncio.create_task(one()) for _ in range(3_000)]
+        await asyncio.sleep(1)
+        limiter.feedback.refused(gate, Refusal("slow_down"), None)
+        seen = [gate.full[0].capacity]
+        await asyncio.sleep(16 * 60)
+        seen.append(gate.full[0].capacity)
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        return seen
+
+    assert run_virtual(main) == [40_000, 60_000]

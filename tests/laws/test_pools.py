@@ -298,3 +298,24 @@ def test_a_pools_smaller_limit_is_obeyed_in_every_lane() -> None:
     capacities, waited = run_virtual(main)
     assert capacities == [3_000, 3_000]
     assert waited == pytest.approx(20.0, abs=0.001)
+
+
+def test_lanes_that_share_a_pool_go_in_the_order_of_asking() -> None:
+    """Whoever asks later in a lane of few goes behind all who asked before in a lane of many."""
+
+    async def main() -> list[str]:
+        limiter = on_loop(limits={"tpm": 60_000}, pools={"all": {"tpm": 60}})
+        await limiter.areserve(model="many", tokens=60)
+        admitted = []
+
+        async def one(name: str, at_s: float) -> None:
+            await asyncio.sleep(at_s)
+            await limiter.areserve(model=name[:-1], tokens=1)
+            admitted.append(name)
+
+        plan = [("many1", 0.1), ("many2", 0.2), ("few1", 0.3), ("many3", 0.4), ("few2", 0.5), ("few3", 0.6)]
+        plan += [("many4", 2.5), ("few4", 2.6)]
+        await asyncio.gather(*(one(*each) for each in plan))
+        return admitted
+
+    assert run_virtual(main) == ["many1", "many2", "few1", "many3", "few2", "few3", "many4", "few4"]

@@ -232,3 +232,24 @@ def test_a_slot_that_hangs_in_garbage_is_found() -> None:
         assert limiter.reserve(model="m").waited_us < 60_000_000
     finally:
         gc.enable()
+
+
+def test_slots_of_a_pool_go_to_whoever_asked_first_whatever_his_lane() -> None:
+    """Those of one lane do not pass the slot on among themselves while somebody of another waits for it."""
+
+    async def main() -> list[str]:
+        limiter = on_loop(limits={"rpm": 6_000}, pools={"all": {"concurrency": 1}})
+        admitted = []
+
+        async def one(name: str) -> None:
+            async with limiter.areserve(model=name[0]):
+                admitted.append(name)
+                await asyncio.sleep(1)
+
+        await asyncio.gather(*map(one, ASKED))
+        return admitted
+
+    assert run_virtual(main) == ASKED
+
+
+ASKED = ["a0", "b1", "a2", "b3", "b4", "b5"]

@@ -5,6 +5,7 @@ The oracle is two buckets of one line each, with the numbers typed from the page
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from hypothesis import strategies as st
 
 import ratelimit
 from pricing.tokens import Count
+from ratelimit.clock import LoopClock
 from ratelimit.emulator import Emulator
 from ratelimit.errors import NeverFits, WouldWait
+from ratelimit.headers import Refusal
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock
+from ratelimit.testing import ManualClock, run_virtual
 from ratelimit.tiers import load_tiers
 
 DAY = date(2026, 9, 15)
@@ -175,3 +178,36 @@ def test_the_emulator_has_the_same_pools() -> None:
         used = {pool: rows["tpm"]["limit"] for pool, rows in server.counters()["limits"].items() if rows["tpm"]["used"]}
         assert used == {"gpt-4.1": 450_000, "gpt-4.1-long-context": 500_000}
         assert server.counters()["refused_total"] == 0
+
+
+def test_a_separate_pool_rises_again_after_slow_down() -> None:
+    """As the model's own limits do: by half every quarter of an hour, up to the table's."""
+    account, clock = limiter("tier_4")
+    pool = account.gate("gpt-4.1", 130_000)
+    account.feedback.refused(pool, Refusal("slow_down"), None)
+    capacities = []
+    for _ in range(3):
+        capacities.append({limit.name: limit.capacity for limit in account.gate("gpt-4.1", 130_000).lane.limits}["tpm"])
+        clock.advance(15 * 60_000_000)
+    assert capacities == [3_333_333, 5_000_000, 5_000_000]
+
+
+@pytest.mark.parametrize("pools", [None, {"long": {"tpm": 300_000, "models": ["gpt-4.1"], "above": 128_000}}])
+def test_requests_of_every_length_share_the_slots(pools: Any) -> None:
+    """What may be in the air at once was said of all of them; who waits for a slot hears of it from either kind."""
+
+    async def main() -> list[tuple[str, float]]:
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(LoopClock(), initial_slack_us=0)
+        account = ratelimit.Limiter(tier="tier_4", limits={"concurrency": 1}, pools=pools, store=store, at=DAY)
+        begin, admitted = loop.time(), []
+
+        async def one(name: str, tokens: int) -> None:
+            async with account.areserve(model="gpt-4.1", tokens=tokens):
+                admitted.append((name, round(loop.time() - begin, 2)))
+                await asyncio.sleep(1)
+
+        await asyncio.gather(one("short", 1), one("long", 130_000), one("short", 1), one("long", 130_000))
+        return admitted
+
+    assert run_virtual(main) == [("short", 0), ("long", 1), ("short", 2), ("long", 3)]

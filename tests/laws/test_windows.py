@@ -11,6 +11,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ratelimit
 from ratelimit.cells import Window
 from ratelimit.limit import Limit
 from ratelimit.stores.base import Booking, Lane
@@ -217,6 +218,17 @@ def test_room_that_a_waiting_request_cannot_use_is_told_and_is_none_of_its_own(
         assert store.reserve(first) == 1
         clock.advance(1)
         assert store.reserve(first) is None
+
+
+def test_a_snapshot_tells_whole_units_of_a_window() -> None:
+    """Three of seven requests are three, although a unit of the window weighs a rounded number of µs."""
+    limiter = ratelimit.Limiter(limits={"rpm": Limit("rpm", "requests", 7, window=True)}, preflight="off")
+    for _ in range(3):
+        limiter.reserve(model="o3")
+    (lane,) = limiter.snapshot()["lanes"].values()
+    assert (lane["limits"]["rpm"]["spent"], lane["limits"]["rpm"]["free"]) == (3, 4)
+    (part,) = ratelimit.explain({"model": "o3", "input": "x"}, limiter=limiter).parts
+    assert (part.spent, part.takes) == (3, 1)
 
 
 def test_a_bucket_that_turns_out_to_be_a_window_is_not_closed_for_its_backlog() -> None:
