@@ -191,11 +191,13 @@ def _output(
             worst = min(worst, wanted)
             cap = f", capped by {key}"
             break
-    if card is not None and card.context_window is not None:
+    if card is not None and card.context_window is not None and body.get("truncation") != "auto":
         worst = max(0, min(worst, card.context_window - count.low))
     prior = learned or (PRIOR_REASONING if _reasons(model, card) else PRIOR_PLAIN)
-    choices = body.get("n")
-    choices = choices if type(choices) is int and choices > 0 else 1
+    choices = max([1, *(n for key in ("n", "best_of") if type(n := body.get(key)) is int)])
+    prompts = body.get("prompt")
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        choices *= len(prompts)  # the legacy Completions answer each of them
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
     return p50, p95, worst * choices, mean, f"{'prior' if learned is None else 'learned'}: {prior.source}{cap}"
 
@@ -225,16 +227,21 @@ def most(
     Every token is taken for the dearest kind it may turn out to be: written to a cache, or of audio. Of hosted tools
     it has the calls that `most_fees` counts.
     """
-    longest = row.at_length(count.high)
-    if longest is None:
-        return Unpriced(f"{row.id} has no price for a request of more than {row.above:,} input tokens", row.model)
-    read, written = longest.dearest
-    options = body.get("prompt_cache_options")
-    if read is not None and isinstance(options, Mapping):
-        read = max(read, longest.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
-    if read is None or (written is None and output):
-        return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
-    pico = count.high * read + output * (written or 0)
+    pico = 0
+    lengths = {count.high}
+    if row.above is not None and count.low <= row.above < count.high:
+        lengths.add(row.above)  # the shorter may be the dearer: priority is billed as standard above its threshold
+    for length in lengths:
+        long = row.at_length(length)
+        if long is None:
+            return Unpriced(f"{row.id} has no price for a request of more than {row.above:,} input tokens", row.model)
+        read, written = long.dearest
+        options = body.get("prompt_cache_options")
+        if read is not None and isinstance(options, Mapping):
+            read = max(read, long.pico_per_token.get(f"cache_write_{options.get('ttl')}", 0))
+        if read is None or (written is None and output):
+            return Unpriced(f"{row.id} has no price for {'input' if read is None else 'output'} tokens", row.model)
+        pico = max(pico, length * read + output * (written or 0))
     if region is not None:
         points = prices.uplift(row.model)
         if points is None:

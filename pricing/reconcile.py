@@ -31,6 +31,8 @@ _KINDS = {
     "output": "output",
 }
 """Kinds of tokens as line items and usage rows spell them, without "_tokens" → the component of a cost."""
+MOST_DOLLARS = 10**15
+"""No bill has more: what says so is no amount."""
 _COUNTS = ("input", "cached_input", "cache_write", "output", "requests")
 
 Key = tuple[str, str, str]
@@ -92,13 +94,13 @@ def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
     try:
         documents = [_json(text)]
-    except ValueError:
+    except (ValueError, RecursionError):
         documents = []
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
                     documents.append(_json(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ConfigError(f"{path}:{number}: no JSON: {error}") from error
     buckets = list(_buckets(documents))
     if not buckets:
@@ -106,6 +108,9 @@ def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
     for bucket in buckets:
         if type(bucket.get("start_time")) is not int or not isinstance(bucket.get("results"), list):
             raise ConfigError(f"{path}: a bucket has a start_time in seconds and results; found {str(bucket)[:100]}")
+        for row in bucket["results"]:
+            if not isinstance(row, Mapping):
+                raise ConfigError(f"{path}: a result is a JSON object; found {str(row)[:100]}")
     return buckets
 
 
@@ -139,16 +144,23 @@ def _costs(buckets: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
     found: dict[Key, int] = defaultdict(int)
     for bucket in buckets:
         for row in bucket["results"]:
-            amount = row["amount"]
-            if not isinstance(amount, Mapping) or str(amount.get("currency", "usd")).lower() != "usd":
-                raise ConfigError(f"an amount is a value in USD, not {str(amount)[:60]}")
-            value = amount.get("value")
-            # A JSON number with more digits than money has: rounded to the pico-dollar.
-            pico = round(Decimal(str(value)).scaleb(12)) if isinstance(value, int | float | Decimal | str) else None
-            if pico is None:
-                raise ConfigError(f"an amount is a value in USD, not {str(amount)[:60]}")
+            pico = _pico(row["amount"])
             found[_day(bucket["start_time"]), *line_item(row.get("line_item"))] += pico
     return dict(found)
+
+
+def _pico(amount: Any) -> int:
+    """Read an amount. A JSON number with more digits than money has is rounded to the pico-dollar."""
+    if isinstance(amount, Mapping) and str(amount.get("currency", "usd")).lower() == "usd":
+        value = amount.get("value")
+        if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool):
+            try:
+                exact = Decimal(str(value))
+                if abs(exact) <= MOST_DOLLARS:
+                    return round(exact.scaleb(12))
+            except (ArithmeticError, ValueError):  # no number, or one of more digits than Python reads
+                pass
+    raise ConfigError(f"an amount is a value in USD, not {str(amount)[:60]}")
 
 
 def line_item(text: Any) -> tuple[str, str]:

@@ -68,17 +68,42 @@ def most_fees(body: Mapping[str, Any], model: str, at: date, prices: PriceTable)
     `max_tool_calls` bounds them: so many, all of the dearest. Without it nobody knows how often a tool will be called,
     and one call of each is held. Images that a tool draws are not in it: they are no calls, but tokens.
     """
-    offered = body.get("tools")
-    tools = [tool for tool in offered if isinstance(tool, Mapping)] if isinstance(offered, list) else []
-    kinds = {kind for tool in tools if (kind := _fee_of(str(tool.get("type")), tools)) is not None}
-    held = []
-    for kind in sorted(kinds):
+    held = {}
+    for kind in _offered(body):
         fee = prices.fee(kind, model, at)
         if fee is None:
             return Unpriced(f"no price is known for {kind} of {model!r} on {at}", model)
-        held.append(-(-fee.pico // fee.per))
+        held[kind] = -(-fee.pico // fee.per)
+    return Usd(sum(count * held[kind] for kind, count in _most_calls(body, held).items()))
+
+
+def unseen_calls(
+    body: Mapping[str, Any], model: str, at: date, prices: PriceTable, seen: Mapping[str, int]
+) -> dict[str, int]:
+    """The calls of hosted tools that a budget is charged for a reply that does not say how many there were.
+
+    Those that `most_fees` has held; where nothing bounds them, those that were seen if these are more.
+    """
+    fees = {kind: prices.fee(kind, model, at) for kind in _offered(body)}
+    counts = _most_calls(body, {kind: 0 if fee is None else -(-fee.pico // fee.per) for kind, fee in fees.items()})
+    if is_count(body.get("max_tool_calls"), MOST):
+        return counts
+    return counts | {name: max(count, counts.get(name, 0)) for name, count in seen.items()}
+
+
+def _most_calls(body: Mapping[str, Any], fees: Mapping[str, int]) -> dict[str, int]:
+    """How often tools of these fees are called at most: the dearest `max_tool_calls` times, else each of them once."""
     calls = body.get("max_tool_calls")
-    return Usd(calls * max(held, default=0) if is_count(calls, MOST) else sum(held))
+    if not is_count(calls, MOST):
+        return dict.fromkeys(fees, 1)
+    return {max(fees, key=fees.__getitem__): calls} if fees and calls else {}
+
+
+def _offered(body: Mapping[str, Any]) -> list[str]:
+    """The fees of the hosted tools that a request offers."""
+    offered = body.get("tools")
+    tools = [tool for tool in offered if isinstance(tool, Mapping)] if isinstance(offered, list) else []
+    return sorted({kind for tool in tools if (kind := _fee_of(str(tool.get("type")), tools)) is not None})
 
 
 def _fee_of(tool: str, tools: list[Mapping[str, Any]]) -> str | None:

@@ -25,6 +25,7 @@ from pricing.media import SPEECH, characters_of, images_of, is_media
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
+from pricing.tools import unseen_calls
 from pricing.usage import Usage, with_tools
 
 from .context import CURRENT
@@ -220,7 +221,8 @@ class Accountant:
         What was seen is counted: the text, what was refused or passed to tools, or the server's own running count.
         Hidden reasoning is not seen: the output is then at least the mean of such calls, and under a budget the
         largest that the request allows, for a mean is less than what every other call has spent. The same holds under
-        a budget where nothing at all was seen.
+        a budget where nothing at all was seen. Input that is not known exactly (an image by its address, what an
+        earlier response holds) is the most that it may be under a budget, and tools are called as often as was held.
         """
         if is_media(call.endpoint):
             return self._reckon_media(call, outcome)
@@ -237,11 +239,20 @@ class Accountant:
         else:
             what = "the reply carried no usage"
         hides = reasons(model) or reasons(call.model)
-        if self._binding and (hides or not seen):
-            output = max(seen, guess.output_worst)
+        heard = _speaks(call)
+        calls: dict[str, Any] = {} if outcome.tools is None else outcome.tools[0]
+        kind = "input"
+        if self._binding:
+            calls = unseen_calls(call.body, model, self._day(), self._prices, calls)
             row = self._prices.lookup(model, asked_tier(call.body), self._day())
+            if row is not None and running is None and not guess.input.exact:
+                kind, read = dearest_input(row, call.body), max(read, guess.input.high)
+        counts: dict[str, Any]
+        if self._binding and (hides or heard or not seen):
+            output = max(seen, guess.output_worst)
             kind = "input" if row is None else dearest_input(row, call.body)
-            counts: dict[str, Any] = {"output_tokens": seen, "reasoning_tokens": output - seen}
+            told = {"output_audio_tokens": output} if heard else {"reasoning_tokens": output - seen}
+            counts = {"output_tokens": 0 if heard else seen, **told, **calls}
             counts[f"{kind}_tokens"] = max(read, guess.input.high)
             why = f"{what}: charged at its worst case, for under a budget nothing may be spent uncounted"
             return Usage(**counts), why
@@ -249,9 +260,10 @@ class Accountant:
             return None, f"{what}; counted at its estimate"
         if hides:
             hidden = max(0, guess.output_mean - seen)
-            usage = Usage(read, output_tokens=seen, reasoning_tokens=hidden)
+            usage = Usage(read, output_tokens=seen, reasoning_tokens=hidden, **calls)
             return usage, f"{what}: counted from its text, and its hidden reasoning at the mean of such calls"
-        return Usage(read, output_tokens=seen), f"{what}: counted from its text"
+        counts = {f"{kind}_tokens": read, "output_tokens": seen, **calls}
+        return Usage(**counts), f"{what}: counted from its text"
 
     def _reckon_media(self, call: Call, outcome: Outcome) -> tuple[Usage | None, str]:
         """Reckon a reply of images or audio without a usage, where its length, or that of its request, is its price."""
@@ -323,6 +335,12 @@ def _used(call: Call, outcome: Outcome) -> Usage | None:
     if usage is None or outcome.tools is None:
         return usage
     return with_tools(usage, *outcome.tools)
+
+
+def _speaks(call: Call) -> bool:
+    """Say whether a chat is answered in sound, of which no text tells how much there was."""
+    modalities = call.body.get("modalities")
+    return isinstance(modalities, list) and "audio" in modalities
 
 
 def _tier(served: str | None, asked: str | None) -> str | None:

@@ -26,6 +26,7 @@ streams are never parsed, and the longest takes no more memory than its text."""
 _FEW = 8
 """Events kept because they may name the model or its tier; of earlier ones the names are taken out."""
 
+_DONE = b'"response.output_item.done"'
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 RUNNING = frozenset({"queued", "in_progress"})
 
@@ -186,7 +187,7 @@ class StreamReader:
 
     def _event(self, data: bytes) -> None:
         """Take in one event. What can wait for the end is not parsed, for a final usage makes it needless."""
-        says = b'"delta"' in data or b'"choices"' in data
+        says = b'"delta"' in data or b'"choices"' in data or (b'_call"' in data and _DONE in data)
         if b'"usage"' in data and b'"usage":null' not in data and _USAGE.search(data):
             event = _parse(data)
             # A tool's schema, which an event may repeat, may well have a property of that name.
@@ -220,7 +221,7 @@ class StreamReader:
         for key in ("id", "model") if about is not event or "choices" in about else ("model",):
             if about.get(key):
                 facts.setdefault(key, about[key])
-        for key in ("service_tier", "status"):
+        for key in ("service_tier", "status", "tools"):
             if about.get(key):
                 facts[key] = about[key]
 
@@ -230,6 +231,8 @@ class StreamReader:
             event = _parse(data)
             self._learn(event)
             self._text.extend(_said(event))
+            if event is not None and event.get("type") == "response.output_item.done":
+                self._facts.setdefault("output", []).append(event.get("item"))
         self._names.clear()
         self._unread.clear()
 
@@ -252,7 +255,7 @@ class StreamReader:
             self._learn(last)
             self._facts["usage"] = None if last is None else _about(last)["usage"]
             outcome = outcome_of(self._facts, self._status, complete)
-            return outcome._replace(final=False, text="".join(self._text))
+            return outcome._replace(final=False, text="".join(self._text), tools=billed_tools(self._facts))
         about = _about(last)
         if not (about.get("id") and about.get("model") and about.get("service_tier")):
             for data in (*self._names, *self._unread[:2], *(one for one in self._unread if b'"service_tier"' in one)):
@@ -301,7 +304,7 @@ def outcome_of(document: Mapping[str, Any], status: int, complete: bool) -> Outc
         complete,
         "",
         document if isinstance(error, Mapping) else None,
-        billed_tools(document) if usage is not None else None,
+        billed_tools(document) if usage is not None or "output" in document else None,
         duration if usage is None and type(duration := document.get("duration")) in (int, float) else None,
     )
 

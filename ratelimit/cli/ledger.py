@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import click
 
 from pricing.accuracy import Accuracy, accuracy
+from pricing.budget import DAY_US
 from pricing.entries import Entry
 from pricing.export import FORMATS, first_to_last, write_csv, write_jsonl, write_parquet
 from pricing.ledger import Ledger
@@ -94,11 +95,16 @@ def export(path: str, output: str, kind: str | None, since: date | None, until: 
         def entries() -> Iterator[Entry]:
             return first_to_last(between(ledger, since, until), last)
 
-        if kind == "parquet":
-            count = write_parquet(entries, output)
-        else:
-            with click.open_file(output, "w", encoding="utf-8") as file:
-                count = (write_csv if kind == "csv" else write_jsonl)(entries, file)
+        try:
+            if kind == "parquet":
+                count = write_parquet(entries, output)
+            else:
+                with click.open_file(output, "w", encoding="utf-8") as file:
+                    count = (write_csv if kind == "csv" else write_jsonl)(entries, file)
+        except BrokenPipeError:  # whoever read it has had enough
+            raise
+        except OSError as error:
+            raise ConfigError(f"{output}: cannot be written: {error.strerror or error}") from error
     click.echo(f"{counted(count, 'row')}" + ("" if output == "-" else f"  →  {output}"), err=True)
 
 
@@ -153,7 +159,7 @@ def between(ledger: Ledger, since: date | None, until: date | None) -> Iterator[
     """The entries of some days."""
     if since is not None and until is not None and until < since:
         raise ConfigError(f"--until {until} is before --since {since}")
-    end_us = None if until is None else _midnight_us(until + timedelta(days=1))
+    end_us = None if until is None else _midnight_us(until) + DAY_US
     for entry in ledger.entries(since_us=None if since is None else _midnight_us(since)):
         if end_us is None or entry.created_us < end_us:
             yield entry

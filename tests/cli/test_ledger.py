@@ -110,3 +110,12 @@ def test_estimate_expects_what_a_ledger_has_seen(job: Path, ratecard: Callable[.
     assert list(learned["output_basis"]) == ["learned: 30 replies of o3 in the ledger"]
     assert "prior" in next(iter(ratecard("estimate", str(job), "--json").document["output_basis"]))
     assert "no such ledger" in ratecard("estimate", str(job), "--ledger", "none.db").err
+
+
+def test_the_last_day_there_is_and_a_missing_folder(path: str, ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """--until takes any date, and what cannot be written is one line, not a traceback."""
+    report = ratecard("ledger", "report", path, "--until", "9999-12-31", "--json").document
+    assert report["total"]["posted_count"] == 4
+    for name in ("costs.csv", "costs.jsonl"):
+        done = ratecard("ledger", "export", path, "-o", str(tmp_path / "nowhere" / name))
+        assert (done.code, "cannot be written: No such file" in done.err) == (1, True)

@@ -7,6 +7,7 @@ import gc
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,71 @@ def test_arguments_of_tools_are_counted() -> None:
     entry = only(ledger)
     assert (entry.state, entry.exact) == ("posted", False)
     assert entry.usage["output_tokens"] > 8_000
+
+
+def searching(model: str, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a Responses stream that calls hosted tools, says a word, and never tells a usage."""
+    done = [{"type": "response.output_item.done", "output_index": i, "item": one} for i, one in enumerate(items)]
+    begun = {"type": "response.created", "response": {**RESPONSE, "model": model, "status": "in_progress"}}
+    return [begun, *done, {"type": "response.output_text.delta", "delta": "hello"}]
+
+
+SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+
+
+@pytest.mark.parametrize("model", ["gpt-4.1", "gpt-5.4"])
+@pytest.mark.parametrize(("most", "charged"), [({"max_tool_calls": 5}, 5), ({}, 3)])
+def test_a_budget_is_charged_the_searches_of_a_cut_stream(model: str, most: dict[str, int], charged: int) -> None:
+    """A cut stream does not say how many searches there were: a budget is charged as many as it has held."""
+    ledger = Ledger()
+    answer = streaming(httpx2, sse(*searching(model, SEARCH, SEARCH, SEARCH)), cut=True)
+    client = wrapped(lambda _: answer, ledger=ledger, budget="100 USD/day")
+    with pytest.raises(openai.OpenAIError):
+        list(
+            client.responses.create(
+                model=model, input="hi", stream=True, tools=[{"type": "web_search"}], max_output_tokens=100, **most
+            )
+        )
+    assert only(ledger).usage["web_search_calls"] == charged
+
+
+def test_searches_that_were_seen_are_counted_without_a_budget() -> None:
+    """What a stream has shown of its tools is in the bill that is counted from it."""
+    ledger = Ledger()
+    client = wrapped(lambda _: streaming(httpx2, sse(*searching("gpt-4.1", SEARCH, SEARCH))), ledger=ledger)
+    list(client.responses.create(model="gpt-4.1", input="hi", stream=True, tools=[{"type": "web_search"}]))
+    entry = only(ledger)
+    assert (entry.exact, entry.components["web_search_calls"]) == (False, Usd.parse("0.02"))
+
+
+def test_a_budget_is_charged_the_most_input_that_a_cut_stream_may_have_had() -> None:
+    """What an earlier response holds is not in the request: under a budget it counts as the most that it may be."""
+    ledger = Ledger()
+    client = wrapped(lambda _: streaming(httpx2, sse(*searching("gpt-4.1")), cut=True), ledger=ledger, budget="9 USD")
+    with pytest.raises(openai.OpenAIError):
+        list(client.responses.create(model="gpt-4.1", input="hi", stream=True, previous_response_id="resp_0"))
+    entry = only(ledger)
+    assert entry.usage["input_tokens"] > 1_000_000
+    assert entry.cost is not None
+    assert entry.worst is not None
+    assert Usd.parse("3") < entry.cost <= entry.worst
+
+
+def test_sound_that_was_cut_is_charged_at_its_worst_case() -> None:
+    """No text tells how much sound there was: a budget is charged what it held."""
+    ledger, day = Ledger(), date(2026, 10, 20)
+    heard = chunk(content="hi") | {"model": "gpt-audio"}
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: streaming(httpx2, sse(heard), cut=True)))
+    plain = openai.OpenAI(base_url="http://test/v1", api_key="test", max_retries=0, http_client=http)
+    client = ratelimit.wrap(plain, limits=LIMITS, ledger=ledger, budget="10 USD", at=day)
+    with pytest.raises(openai.OpenAIError):
+        list(
+            client.chat.completions.create(
+                model="gpt-audio", messages=MESSAGES, stream=True, max_completion_tokens=4_000,
+                modalities=["text", "audio"], audio={"voice": "alloy", "format": "pcm16"},
+            )
+        )  # fmt: skip
+    assert only(ledger).cost == only(ledger).worst
 
 
 def test_a_running_count_of_a_cut_stream_is_inexact() -> None:

@@ -259,6 +259,7 @@ def test_exports_are_read_as_pages_lists_and_lines(tmp_path: Path) -> None:
     [
         ("", "no bucket"), ("{}", "no bucket"), ('{"data": []}\nnonsense', "costs.json:2: no JSON"),
         ('{"start_time": "x", "results": []}', "start_time in seconds"), ("[[[[", "costs.json:1: no JSON"),
+        ("[" * 100_000, "costs.json:1: no JSON"), ('{"start_time": 1, "results": ["x"]}', "a result is a JSON object"),
     ],
 )  # fmt: skip
 def test_what_is_no_export_is_said(tmp_path: Path, text: str, says: str) -> None:
@@ -268,6 +269,15 @@ def test_what_is_no_export_is_said(tmp_path: Path, text: str, says: str) -> None
     with pytest.raises(ConfigError) as caught:
         read_export(path)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["abc", "", True, None, float("nan"), float("inf"), 1e300, "9" * 5_000])
+def test_what_is_no_amount_is_said(small: Ledger, value: Any) -> None:
+    """A bill with a text in the place of an amount is one clear message."""
+    bucket = costs((None, 1))
+    bucket["results"][0]["amount"]["value"] = value
+    with pytest.raises(ConfigError, match="an amount is a value in USD"):
+        reconcile(small.entries(), [bucket])
 
 
 def test_euros_and_mixtures_are_refused(small: Ledger) -> None:

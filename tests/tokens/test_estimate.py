@@ -249,3 +249,23 @@ def test_an_estimate_is_made_or_refused_with_a_reason(body: dict[str, Any]) -> N
     estimated = estimate(body, at=DAY)
     assert estimated.output_p50 <= estimated.output_p95 <= estimated.output_worst
     assert estimated.input == estimate(json.loads(json.dumps(body)), at=DAY).input
+
+
+def test_every_reply_to_the_legacy_completions_is_in_the_worst_case() -> None:
+    """A list of prompts has an answer each, and `best_of` makes more of them than are returned."""
+    body = {"model": "gpt-3.5-turbo", "prompt": ["a", "b", "c", "d"], "best_of": 5, "n": 2, "max_tokens": 100}
+    assert estimate(body, at=DAY).output_worst == 4 * 5 * 100
+    assert estimate({**body, "prompt": [1, 2, 3]}, at=DAY).output_worst == 5 * 100
+
+
+def test_an_input_that_the_server_may_shorten_leaves_room_for_a_reply() -> None:
+    """With truncation="auto" an input above the window is answered all the same."""
+    assert of({"truncation": "auto"}, input_count=Count(250_000, 250_000, 250_000, True)).output_worst == 100_000
+
+
+def test_the_worst_case_is_the_dearer_of_both_lengths_that_an_input_may_have() -> None:
+    """Priority of gpt-5.4 is billed as standard above 272,000 tokens: output costs less there than below."""
+    body = {"model": "gpt-5.4", "input": "Hello!", "service_tier": "priority", "max_output_tokens": 100_000}
+    about = Count(272_000, 271_000, 273_000, False)
+    used = cost(Usage(272_000, output_tokens=100_000), model="gpt-5.4", service_tier="priority", at=DAY)
+    assert dollars(estimate(body, at=DAY, input_count=about)).worst == used.total
