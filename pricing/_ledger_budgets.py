@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,6 +45,36 @@ def check_budgets(
             spent, held = count(budget, scope)
             budget.check(spent, held, entry.worst, entry.created_us)
             counted.append(Counted(budget, scope, spent, held))
+    return counted
+
+
+def check_together(
+    budgets: Iterable[Budget], entries: Sequence[Entry], count: Callable[[Budget, Scope], tuple[Usd, Usd]]
+) -> list[Counted]:
+    """Let each budget say what it counts for entries that are sent together, all of them or none: lines of a batch.
+
+    They are of one run and have the same tags, so a budget is asked once, for their sum.
+
+    Raises  OverBudget when one has no room for them
+    """
+    if not entries:
+        return []
+    priced = [entry.worst for entry in entries if entry.worst is not None]
+    probes = [entry for entry in entries if entry.worst is None][:1]
+    if priced:
+        probes.append(
+            max((entry for entry in entries if entry.worst is not None), key=lambda one: one.worst or Usd.ZERO)
+        )
+    counted = []
+    for budget in budgets:
+        scope = budget.scope(entries[0].run, entries[0].tags)
+        if scope is None:
+            continue
+        spent, held = count(budget, scope)
+        together = [] if budget.window == "call" else [probes[-1]._replace(worst=sum(priced, Usd.ZERO))]
+        for entry in (*probes, *(together if priced else ())):
+            budget.check(spent, held, entry.worst, entry.created_us)
+        counted.append(Counted(budget, scope, spent, held))
     return counted
 
 
