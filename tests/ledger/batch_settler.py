@@ -2,7 +2,7 @@
 
     batch_settler.py PATH COUNT
 
-A line on stdout says that a line's end was written.
+A line on stdout says that it begins to book, and each other that a line's end was written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main(path: str, count: int) -> None:
     """Book, and settle one line per transaction; each run goes on from another line."""
     batches.CHUNK = 1
     with Ledger(path) as ledger:
+        os.write(1, b"booking\n")
         batches.book(ledger, map(asked, range(count)), batch_id="b")
         start = os.getpid() % count
 
