@@ -164,6 +164,12 @@ class ModelCard(NamedTuple):
     conflicts: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)  # so that what follows from a card can be remembered: its mappings have no hash
+
 
 class CardTable:
     """All cards of one table. Iterates over them in the order of the file."""
