@@ -85,7 +85,8 @@ class Watch:
         self._book = book
         self._lease_us = lease_us
         self._now_us = now_us
-        self._under: dict[int, list[tuple[Budget, Scope]]] = {}  # calls in the air → the budgets that may tell
+        self._under: dict[int | str, list[tuple[Budget, Scope]]] = {}
+        """Calls in the air, by the ids of their entries, and batches, by their own → the budgets that may tell."""
         self._told: set[tuple[str, int, int]] = set()
 
     def count(self, budget: Budget, scope: Scope) -> tuple[Usd, Usd]:
@@ -93,15 +94,15 @@ class Watch:
         now_us = self._now_us()
         return self._book.counted(budget, scope, now_us, now_us - self._lease_us)
 
-    def admitted(self, entry_id: int, counted: Iterable[Counted]) -> None:
-        """Note what a call was admitted under."""
+    def admitted(self, sent: int | str, counted: Iterable[Counted]) -> None:
+        """Note what a call, or a batch, was admitted under."""
         under = []
         for budget, scope, spent, held in counted:
             if budget.thresholds and budget.window != "call":
                 under.append((budget, scope))
                 self._tell(budget, scope, spent, held, budget.reached(spent))
         if under:
-            self._under[entry_id] = under
+            self._under[sent] = under
 
     def refused(self, error: OverBudget, run: str | None, tags: Mapping[str, str]) -> None:
         """Tell that a budget has no room: all of its thresholds are reached."""
@@ -112,7 +113,14 @@ class Watch:
 
     def ended(self, entry_id: int) -> None:
         """Look at the budgets of a call that has ended."""
-        for budget, scope in self._under.pop(entry_id, ()):
+        self._look(self._under.pop(entry_id, ()))
+
+    def settled(self, batch_id: str | None) -> None:
+        """Look at the budgets of a batch of which lines have ended; more of them may follow."""
+        self._look(self._under.get(batch_id or "", ()))
+
+    def _look(self, under: Iterable[tuple[Budget, Scope]]) -> None:
+        for budget, scope in under:
             with suppress(LedgerError):  # within another call's turn, or closed: the next call tells
                 spent, held = self.count(budget, scope)
                 self._tell(budget, scope, spent, held, budget.reached(spent))

@@ -271,7 +271,7 @@ class Ledger:
             self._watch.refused(refused, entries[0].run, entries[0].tags)
             raise
         if counted:
-            self._watch.admitted(ids[0], counted)
+            self._watch.admitted(entries[0].run or "", counted)
         return ids
 
     def booked_lines(self, batch_id: str, custom_ids: Sequence[str]) -> dict[str, Entry]:
@@ -281,12 +281,12 @@ class Ledger:
     def settle_lines(self, news: Sequence[tuple[Entry, Closing]]) -> list[int]:
         """End the entries of lines of a batch in one transaction: `batches.settle` calls this.
 
-        news  for each line the entry it gets if it has none, or was voided before its bill came; and how it ends
+        news  of one batch: for each line the entry it gets if it has none, or a voided one; and how it ends
         → for each the id of the entry that it changed, 0 where it changed none
         """
         changed = self._book.settle_lines(news)
-        for entry_id in filter(None, changed):
-            self._watch.ended(entry_id)
+        if any(changed):
+            self._watch.settled(news[0][0].run)
         return changed
 
     def now_us(self) -> int:

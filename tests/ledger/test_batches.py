@@ -277,6 +277,29 @@ def test_budgets_of_parts_of_a_ledger_see_a_batch(ledger: Ledger) -> None:
     assert book(ledger, [asked(0), asked(1, "nobody")], batch_id="f", budgets=[allowed])[1:3] == (2, 1)
 
 
+def test_a_batch_tells_of_thresholds_as_its_lines_end(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each threshold is told once, by the lines that reach it, and not by the others."""
+    monkeypatch.setattr(batches, "CHUNK", 1)
+    told: list[tuple[int, int]] = []
+    seen = 0
+    budget = Budget(
+        Usd(pico(range(4)) * 100), thresholds=(1,), on_threshold=lambda one: told.append((one.percent, seen))
+    )
+    book(ledger, map(asked, range(4)), batch_id="b", budgets=[budget])
+    for seen in range(4):
+        settle(ledger, "b", [served(seen)])
+    assert told == [(1, 3)]
+
+
+def test_racing_bookings_and_settlements_bill_once(shared: list[Ledger], at_once: Any) -> None:
+    """Eight threads, or as many connections, do all of it at the same time."""
+    done = at_once(lambda n: book(shared[n], map(asked, range(40)), batch_id="b").booked)
+    assert sum(done) == 40
+    settled = at_once(lambda n: settle(shared[n], "b", [served((n * 5 + i) % 40) for i in range(40)]).posted)
+    assert sum(settled) == 40
+    assert shared[0].totals().posted == Usd(pico(range(40)))
+
+
 def test_a_batch_s_own_usage_is_compared(ledger: Ledger) -> None:
     """Nothing is said when it is the sum of the lines; what differs is named with both numbers."""
     book(ledger, map(asked, range(3)), batch_id="b")
