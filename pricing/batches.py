@@ -73,7 +73,8 @@ class Settled(NamedTuple):
     posted      lines that ended now with a usage
     voided      lines that ended now as not billed
     expired     lines that ended now, served without a usage that can be read
-    unchanged   lines whose end was known before, or that are of a response which another entry has billed
+    unchanged   lines that changed nothing: their end was known before, another entry has billed their response, or they
+                failed and had no booking
     unbooked    custom_ids without a booking; what they cost was posted all the same
     refused     lines that tell of no request's end
     totals      the sums of the whole batch as the ledger has it now: what is pending waits for its line
@@ -213,9 +214,15 @@ def settle(
 
 
 class _Reply(NamedTuple):
-    """A line of an output or error file, read. code is the server's name of the error; "" when there is none."""
+    """A line of an output or error file, read.
+
+    failed  it says that its request was not served; where it says nothing that can be read, it may have been
+    status  of HTTP; None when there was no response, or none can be read
+    code    the server's name of the error; "" when there is none
+    """
 
     custom_id: str
+    failed: bool
     status: int | None
     body: Mapping[str, Any]
     usage: Usage | None
@@ -237,11 +244,13 @@ def _read(line: Any) -> _Reply | str:
     body = response.get("body")
     body = body if isinstance(body, Mapping) else {}
     status = response.get("status_code")
+    status = status if type(status) is int else None
     inner = error if isinstance(error, Mapping) else body.get("error")
     code = inner.get("code") if isinstance(inner, Mapping) else None
     return _Reply(
         told(name),
-        status if type(status) is int else None,
+        isinstance(error, Mapping) if status is None else not 200 <= status < 300,
+        status,
         body,
         Usage.from_reply(body),
         _text(response.get("request_id")),
@@ -262,7 +271,7 @@ def _news(
     if reply.usage is not None:
         price = cost(reply.usage, model=model, batch=True, at=_day_of(created_us), prices=prices, region=region)
         return fresh, _posting(reply, now_us, price, model, why)
-    if reply.status is None or not 200 <= reply.status < 300:
+    if reply.failed:
         what = " ".join(filter(None, ("" if reply.status is None else f"HTTP {reply.status}", reply.code))) or "failed"
         return fresh, Closing("voided", now_us, why=f"{what}: not billed", request_id=text_of(reply.request_id))
     what = "the reply carried no usage that can be read; counted at its estimate"

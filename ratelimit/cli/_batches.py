@@ -202,7 +202,7 @@ def _print_settled(done: Settled) -> None:
     totals = done.totals
     click.echo(
         f"settled   {counted(done.posted, 'line')} posted, {done.voided:,} not billed, {done.expired:,} of unknown "
-        f"usage, {done.unchanged:,} settled before"
+        f"usage, {done.unchanged:,} that changed nothing"
     )
     click.echo(f"cost      {totals.posted.format()} for {counted(totals.posted_count, 'line')} of the batch")
     if totals.pending_count:

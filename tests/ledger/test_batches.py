@@ -24,6 +24,7 @@ from pricing.errors import ConfigError, LedgerError, OverBudget
 PICO_IN, PICO_OUT = 75_000, 300_000
 """gpt-4o-mini in the Batch API: $0.075 and $0.30 per million tokens."""
 START_US, HOUR_US = 1_790_000_000_000_000, 3_600_000_000
+UNKNOWN = "the reply carried no usage that can be read; counted at its estimate"
 SETTLER = Path(__file__).with_name("batch_settler.py")
 
 
@@ -155,7 +156,8 @@ def test_a_booking_says_what_is_known(ledger: Ledger) -> None:
             "HTTP 400 bad: not billed",
         ),
         ({"custom_id": "line 1", "response": {"status_code": 500, "body": None}}, "voided", "HTTP 500: not billed"),
-        (served(1, usage=None), "expired", "the reply carried no usage that can be read; counted at its estimate"),
+        (served(1, usage=None), "expired", UNKNOWN),
+        ({"custom_id": "line 1", "response": {"status_code": "400"}}, "expired", UNKNOWN),
         (served(1, status="failed"), "posted", ""),
         (served(1, model="nobody-priced-this"), "posted", "no price row for 'nobody-priced-this'"),
     ],
