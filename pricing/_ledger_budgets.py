@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +48,36 @@ def check_budgets(
     return counted
 
 
+def check_together(
+    budgets: Iterable[Budget], entries: Sequence[Entry], count: Callable[[Budget, Scope], tuple[Usd, Usd]]
+) -> list[Counted]:
+    """Let each budget say what it counts for entries that are sent together, all of them or none: lines of a batch.
+
+    They are of one run and have the same tags, so a budget is asked once, for their sum.
+
+    Raises  OverBudget when one has no room for them
+    """
+    if not entries:
+        return []
+    priced = [entry.worst for entry in entries if entry.worst is not None]
+    probes = [entry for entry in entries if entry.worst is None][:1]
+    if priced:
+        probes.append(
+            max((entry for entry in entries if entry.worst is not None), key=lambda one: one.worst or Usd.ZERO)
+        )
+    counted = []
+    for budget in budgets:
+        scope = budget.scope(entries[0].run, entries[0].tags)
+        if scope is None:
+            continue
+        spent, held = count(budget, scope)
+        together = [] if budget.window == "call" else [probes[-1]._replace(worst=sum(priced, Usd.ZERO))]
+        for entry in (*probes, *(together if priced else ())):
+            budget.check(spent, held, entry.worst, entry.created_us)
+        counted.append(Counted(budget, scope, spent, held))
+    return counted
+
+
 class Watch:
     """Tells of thresholds: after a call was admitted or refused, and again when it has ended."""
 
@@ -55,7 +85,8 @@ class Watch:
         self._book = book
         self._lease_us = lease_us
         self._now_us = now_us
-        self._under: dict[int, list[tuple[Budget, Scope]]] = {}  # calls in the air → the budgets that may tell
+        self._under: dict[int | str, list[tuple[Budget, Scope]]] = {}
+        """Calls in the air, by the ids of their entries, and batches, by their own → the budgets that may tell."""
         self._told: set[tuple[str, int, int]] = set()
 
     def count(self, budget: Budget, scope: Scope) -> tuple[Usd, Usd]:
@@ -63,15 +94,15 @@ class Watch:
         now_us = self._now_us()
         return self._book.counted(budget, scope, now_us, now_us - self._lease_us)
 
-    def admitted(self, entry_id: int, counted: Iterable[Counted]) -> None:
-        """Note what a call was admitted under."""
+    def admitted(self, sent: int | str, counted: Iterable[Counted]) -> None:
+        """Note what a call, or a batch, was admitted under."""
         under = []
         for budget, scope, spent, held in counted:
             if budget.thresholds and budget.window != "call":
                 under.append((budget, scope))
                 self._tell(budget, scope, spent, held, budget.reached(spent))
         if under:
-            self._under[entry_id] = under
+            self._under[sent] = under
 
     def refused(self, error: OverBudget, run: str | None, tags: Mapping[str, str]) -> None:
         """Tell that a budget has no room: all of its thresholds are reached."""
@@ -82,7 +113,14 @@ class Watch:
 
     def ended(self, entry_id: int) -> None:
         """Look at the budgets of a call that has ended."""
-        for budget, scope in self._under.pop(entry_id, ()):
+        self._look(self._under.pop(entry_id, ()))
+
+    def settled(self, batch_id: str | None) -> None:
+        """Look at the budgets of a batch of which lines have ended; more of them may follow."""
+        self._look(self._under.get(batch_id or "", ()))
+
+    def _look(self, under: Iterable[tuple[Budget, Scope]]) -> None:
+        for budget, scope in under:
             with suppress(LedgerError):  # within another call's turn, or closed: the next call tells
                 spent, held = self.count(budget, scope)
                 self._tell(budget, scope, spent, held, budget.reached(spent))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from ._ledger_budgets import Counted, check_budgets
+from ._ledger_budgets import Counted, check_budgets, check_together
 from ._ledger_turns import Turns, alone, ending
 from .budget import SLOT_US, Budget, Scope
 from .entries import (
+    EVENT,
     LEASE_OVER,
     NEXT,
     Closing,
@@ -17,6 +18,8 @@ from .entries import (
     closed,
     copied,
     duplicate,
+    held_from_us,
+    line_of,
     scopes_of,
     takes,
 )
@@ -31,6 +34,7 @@ class MemoryBook(Turns):
         self._entries: dict[int, Entry] = {}
         self._pending: set[int] = set()
         self._by_response: dict[str, int] = {}  # response id → the one entry that has it
+        self._by_line: dict[tuple[str, str], int] = {}  # batch and custom_id → the last entry of that line
         self._spent: dict[Scope, dict[int, int]] = {}  # part of the ledger → slot → pico-dollars
         self._held: dict[Scope, int] = {}
         self._marks: dict[tuple[str, int], int] = {}
@@ -71,6 +75,9 @@ class MemoryBook(Turns):
 
     @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
+        return self._close_entry(entry_id, event, closing)
+
+    def _close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
         entry = self._entries.get(entry_id)
         if entry is None or (entry.state, event) not in NEXT:
             return False
@@ -96,6 +103,36 @@ class MemoryBook(Turns):
             holder = self._begin(fallback)
             self._by_response[response_id] = holder.id
         return self._bill(holder, closing)
+
+    @alone
+    def book_lines(
+        self, entries: Sequence[Entry], budgets: tuple[Budget, ...], lost_us: int
+    ) -> tuple[list[int], list[Counted]]:
+        fresh = [entry for entry in entries if line_of(entry) not in self._by_line]
+        counted: list[Counted] = []
+        if budgets and fresh:
+            now_us = fresh[0].created_us
+            self._give_up(lost_us, now_us)
+            counted = check_together(budgets, fresh, lambda budget, scope: self._count(budget, scope, now_us))
+        return [self._begin(entry).id for entry in fresh], counted
+
+    @alone
+    def booked_lines(self, batch_id: str, custom_ids: Sequence[str]) -> dict[str, Entry]:
+        found = ((name, self._by_line.get((batch_id, name))) for name in custom_ids)
+        return {name: copied(self._entries[entry_id]) for name, entry_id in found if entry_id is not None}
+
+    @alone
+    def settle_lines(self, news: Sequence[tuple[Entry, Closing]]) -> list[int]:
+        return [self._settle(fresh, closing) for fresh, closing in news]
+
+    def _settle(self, fresh: Entry, closing: Closing) -> int:
+        line = line_of(fresh)
+        entry_id = None if line is None else self._by_line.get(line)
+        if entry_id is None or self._entries[entry_id].state == "voided":
+            if closing.state == "voided" or (closing.response_id and self._holder(closing.response_id)):
+                return 0
+            entry_id = self._begin(fresh).id
+        return entry_id if self._close_entry(entry_id, EVENT[closing.state], closing) else 0
 
     def find(self, response_id: str) -> Entry | None:
         with self._lock:
@@ -127,6 +164,7 @@ class MemoryBook(Turns):
     def _repair(self) -> None:
         self._pending.clear()
         self._by_response.clear()
+        self._by_line.clear()
         self._spent.clear()
         self._held.clear()
         for entry in self._entries.values():
@@ -135,6 +173,8 @@ class MemoryBook(Turns):
                 self._hold(entry, 1)
             if entry.response_id is not None:
                 self._by_response[entry.response_id] = entry.id
+            if (line := line_of(entry)) is not None:
+                self._by_line[line] = entry.id
             self._spend(entry, charge_of(entry))
 
     def _begin(self, entry: Entry) -> Entry:
@@ -143,6 +183,8 @@ class MemoryBook(Turns):
         self._entries[entry.id] = entry
         self._pending.add(entry.id)
         self._hold(entry, 1)
+        if (line := line_of(entry)) is not None:
+            self._by_line[line] = entry.id
         return entry
 
     def _holder(self, response_id: str) -> Entry | None:
@@ -178,7 +220,7 @@ class MemoryBook(Turns):
 
     def _give_up(self, lost_us: int, now_us: int) -> None:
         """End what is pending for longer than its lease."""
-        for entry_id in [one for one in self._pending if self._entries[one].created_us < lost_us]:
+        for entry_id in [one for one in self._pending if held_from_us(self._entries[one]) < lost_us]:
             self._end(self._entries[entry_id], Closing("expired", now_us, exact=False, why=LEASE_OVER))
 
     def _hold(self, entry: Entry, sign: int) -> None:

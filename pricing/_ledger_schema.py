@@ -62,6 +62,8 @@ _QUARTER, _DAY, _HELD = 0, 1, 2
 """Kinds of sums: spent in a quarter of an hour, in a day (UTC); held. All in one table, for a commit costs as much as
 the pages it changes."""
 _BY_RESPONSE = "CREATE UNIQUE INDEX entries_by_response ON entries (response_id) WHERE response_id IS NOT NULL"
+BY_LINE = "CREATE INDEX IF NOT EXISTS entries_by_line ON entries (run, custom_id) WHERE batch = 1"
+"""Made with the first batch, so that a file without one pays nothing for it; what is a ledger does not depend on it."""
 
 COUNT = """
 SELECT COALESCE(SUM(usd), 0), COALESCE(SUM(pico), 0) FROM (

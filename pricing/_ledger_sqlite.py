@@ -12,16 +12,17 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ._ledger_budgets import Counted, check_budgets
-from ._ledger_schema import APPLICATION_ID, BUSY_MS, COUNT, FIRST_TIME, HELD, prepare, watch_tag
+from ._ledger_budgets import Counted, check_budgets, check_together
+from ._ledger_rows import encode, ending_of, row_of, usd_of
+from ._ledger_schema import APPLICATION_ID, BUSY_MS, BY_LINE, COUNT, FIRST_TIME, HELD, prepare, watch_tag
 from ._ledger_turns import Turns, alone, ending
 from .budget import DAY_US, EVERYTHING, SLOT_US, Budget, Scope
-from .entries import LEASE_OVER, NEXT, Closing, Entry, duplicate, takes
+from .entries import BATCH_US, EVENT, LEASE_OVER, NEXT, Closing, Entry, duplicate, takes
 from .errors import LedgerError
 from .money import PICO, Usd
 
@@ -32,9 +33,12 @@ _CLOSE = (
     "service_tier = COALESCE(?, service_tier), cost = ?, components = ?, row_id = ?, table_version = ?, usage = ?, "
     "exact = ?, why = ?, request_id = COALESCE(?, request_id), latency_us = COALESCE(?, latency_us) WHERE id = ?"
 )
+_HELD_FROM = f"created_us + batch * {BATCH_US}"
 _LOST = (
-    "UPDATE entries SET state = 'expired', closed_us = ?, exact = 0, why = ? WHERE state = 'pending' AND created_us < ?"
+    "UPDATE entries SET state = 'expired', closed_us = ?, exact = 0, why = ? "
+    f"WHERE state = 'pending' AND {_HELD_FROM} < ?"
 )
+_LINE = "FROM entries WHERE batch = 1 AND run = ? AND custom_id = ? ORDER BY id DESC LIMIT 1"
 
 
 def _leaves(event: str) -> str:
@@ -56,14 +60,14 @@ class SqliteBook(Turns):
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._tags: set[str] = set()  # names of tags that are known to be counted apart
-        self._oldest_us: int | None = None  # nothing that holds was begun before; None when that is not known
+        self._oldest_us: int | None = None  # no lease of what holds runs from before; None when that is not known
         _BOOKS.add(self)
         with self._lock, self._reporting():
             self._connect()
 
     @alone
     def insert(self, entry: Entry, budgets: tuple[Budget, ...], lost_us: int) -> tuple[int, list[Counted]]:
-        row = _row(entry)
+        row = row_of(entry)
         if not budgets:
             counted: list[Counted] = []
             entry_id = self._execute(_INSERT, row).lastrowid
@@ -97,34 +101,63 @@ class SqliteBook(Turns):
             holder = _holder(db, response_id)
             if holder is None:
                 return db.execute(_ATTACH, (response_id, entry_id)).rowcount == 1
-            db.execute(_CLOSE, _ending(duplicate(holder[0], now_us), entry_id))
+            db.execute(_CLOSE, ending_of(duplicate(holder[0], now_us), entry_id))
             return False
 
     @ending
     def close_entry(self, entry_id: int, event: str, closing: Closing) -> bool:
         try:
-            return self._execute(_END[event], _ending(closing, entry_id)).rowcount == 1
+            return self._execute(_END[event], ending_of(closing, entry_id)).rowcount == 1
         except LedgerError as error:
             if not isinstance(error.__cause__, sqlite3.IntegrityError) or closing.response_id is None:
                 raise
         with self._writing() as db:  # another entry has this response id
-            if not _takes(db, entry_id, event):
-                return False  # it ended in between
-            holder = _holder(db, closing.response_id)
-            if holder is None:
-                return db.execute(_CLOSE, _ending(closing, entry_id)).rowcount == 1
-            db.execute(_CLOSE, _ending(duplicate(holder[0], closing.closed_us), entry_id))
-            return event == "post" and _bill(db, holder, closing)
+            return _close_entry(db, entry_id, event, closing)
 
     @ending
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool:
         with self._writing() as db:
             holder = _holder(db, response_id)
             if fallback is None:
-                return holder is not None and db.execute(_END["expire"], _ending(closing, holder[0])).rowcount == 1
+                return holder is not None and db.execute(_END["expire"], ending_of(closing, holder[0])).rowcount == 1
             if holder is None:
-                holder = (db.execute(_INSERT, _row(fallback)).lastrowid, "pending", False)
+                holder = (db.execute(_INSERT, row_of(fallback)).lastrowid, "pending", False)
             return _bill(db, holder, closing)
+
+    @alone
+    def book_lines(
+        self, entries: Sequence[Entry], budgets: tuple[Budget, ...], lost_us: int
+    ) -> tuple[list[int], list[Counted]]:
+        with self._writing_lines() as db:
+            have = f"SELECT 1 {_LINE}"
+            fresh = [one for one in entries if db.execute(have, (one.run, one.custom_id)).fetchone() is None]
+            counted: list[Counted] = []
+            if budgets and fresh:
+                now_us = fresh[0].created_us
+                self._give_up(db, now_us, lost_us)
+                counted = check_together(budgets, fresh, lambda budget, scope: self._count(db, budget, scope, now_us))
+            ids = [db.execute(_INSERT, row_of(entry)).lastrowid or 0 for entry in fresh]
+            self._oldest_us = None  # they may be of an earlier day
+        return ids, counted
+
+    @alone
+    def booked_lines(self, batch_id: str, custom_ids: Sequence[str]) -> dict[str, Entry]:
+        query = f"SELECT {_COLUMNS} {_LINE}"
+        with self._writing_lines() as db:
+            rows = {name: db.execute(query, (batch_id, name)).fetchone() for name in custom_ids}
+        return {name: self._entry(row) for name, row in rows.items() if row is not None}
+
+    @alone
+    def settle_lines(self, news: Sequence[tuple[Entry, Closing]]) -> list[int]:
+        with self._writing_lines() as db:
+            return [_settle(db, fresh, closing) for fresh, closing in news]
+
+    @contextmanager
+    def _writing_lines(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that may look for lines of batches: their index comes with the first of them."""
+        with self._writing() as db:
+            db.execute(BY_LINE)
+            yield db
 
     def find(self, response_id: str) -> Entry | None:
         query = f"SELECT {_COLUMNS} FROM entries WHERE response_id = ?"
@@ -200,14 +233,14 @@ class SqliteBook(Turns):
         oldest_us = None
         if db.execute(HELD, EVERYTHING).fetchone() not in (None, (0, 0)):
             db.execute(_LOST, (now_us, LEASE_OVER, lost_us))
-            (oldest_us,) = db.execute("SELECT MIN(created_us) FROM entries WHERE state = 'pending'").fetchone()
+            (oldest_us,) = db.execute(f"SELECT MIN({_HELD_FROM}) FROM entries WHERE state = 'pending'").fetchone()
         self._oldest_us = now_us if oldest_us is None else min(oldest_us, now_us)
 
     def _count(self, db: sqlite3.Connection, budget: Budget, scope: Scope, now_us: int) -> tuple[Usd, Usd]:
         """What a budget counts: spent in its window, and held by everything pending."""
         name, value = scope
         if name.startswith("tag:"):
-            value = _encode(value)
+            value = encode(value)
             if name not in self._tags:
                 watch_tag(db, name)
                 self._tags.add(name)
@@ -264,9 +297,9 @@ class SqliteBook(Turns):
             return entry._replace(
                 tags={str(name): str(text) for name, text in json.loads(row[7]).items()},
                 batch=bool(entry.batch),
-                estimate=_usd(row[12]),
-                worst=_usd(row[13]),
-                cost=_usd(row[14]),
+                estimate=usd_of(row[12]),
+                worst=usd_of(row[13]),
+                cost=usd_of(row[14]),
                 components={name: Usd(pico) for name, pico in json.loads(row[15]).items()},
                 usage={name: int(count) for name, count in json.loads(row[18]).items()},
                 exact=bool(entry.exact),
@@ -335,6 +368,27 @@ def _takes(db: sqlite3.Connection, entry_id: int, event: str) -> bool:
     return row is not None and (row[0], event) in NEXT
 
 
+def _close_entry(db: sqlite3.Connection, entry_id: int, event: str, closing: Closing) -> bool:
+    """End an entry whose response another entry may have. Within a transaction."""
+    if not _takes(db, entry_id, event):
+        return False
+    holder = _holder(db, closing.response_id) if closing.response_id else None
+    if holder is None or holder[0] == entry_id:
+        return db.execute(_CLOSE, ending_of(closing, entry_id)).rowcount == 1
+    db.execute(_CLOSE, ending_of(duplicate(holder[0], closing.closed_us), entry_id))
+    return event == "post" and _bill(db, holder, closing)
+
+
+def _settle(db: sqlite3.Connection, fresh: Entry, closing: Closing) -> int:
+    """End the entry of a line of a batch; the id of the entry that this changed, or 0."""
+    row = db.execute(f"SELECT id, state {_LINE}", (fresh.run, fresh.custom_id)).fetchone()
+    if row is None or row[1] == "voided":
+        if closing.state == "voided" or (closing.response_id and _holder(db, closing.response_id)):
+            return 0
+        row = (db.execute(_INSERT, row_of(fresh)).lastrowid,)
+    return row[0] if _close_entry(db, row[0], EVENT[closing.state], closing) else 0
+
+
 def _holder(db: sqlite3.Connection, response_id: str) -> Any:
     """Id, state and exactness of the entry that has this response id, or None.
 
@@ -350,7 +404,7 @@ def _holder(db: sqlite3.Connection, response_id: str) -> Any:
 def _bill(db: sqlite3.Connection, holder: Any, closing: Closing) -> bool:
     entry_id, state, exact = holder
     if takes(state, bool(exact), closing):
-        db.execute(_CLOSE, _ending(closing, entry_id))
+        db.execute(_CLOSE, ending_of(closing, entry_id))
         return bool(state != "posted")
     return False
 
@@ -365,76 +419,3 @@ def _advice(problem: str) -> str:
     if "locked" in problem:
         return f"; another process has held it for {BUSY_MS // 1000} s"
     return ""
-
-
-def _row(entry: Entry) -> tuple[Any, ...]:
-    return (
-        entry.state,
-        entry.model,
-        entry.endpoint,
-        entry.response_id,
-        entry.custom_id,
-        entry.run,
-        _json(entry.tags),
-        entry.service_tier,
-        int(entry.batch),
-        entry.created_us,
-        entry.closed_us,
-        _column(entry.estimate),
-        _column(entry.worst),
-        _column(entry.cost),
-        _amounts(entry.components),
-        entry.row_id,
-        entry.table_version,
-        _json(entry.usage),
-        int(entry.exact),
-        entry.why,
-        entry.request_id,
-        entry.asked_model,
-        entry.asked_tier,
-        entry.effort,
-        entry.attempt,
-        entry.wait_us,
-        entry.latency_us,
-        _json(entry.expected),
-    )
-
-
-def _ending(closing: Closing, entry_id: int) -> tuple[Any, ...]:
-    """The values of _CLOSE."""
-    return (
-        closing.state,
-        closing.closed_us,
-        closing.response_id,
-        closing.model,
-        closing.service_tier,
-        _column(closing.cost),
-        _amounts(closing.components),
-        closing.row_id,
-        closing.table_version,
-        _json(closing.usage),
-        int(closing.exact),
-        closing.why,
-        closing.request_id,
-        closing.latency_us,
-        entry_id,
-    )
-
-
-_encode = json.JSONEncoder().encode  # dumps() looks at its options first, every time
-
-
-def _json(mapping: Any) -> str:
-    return _encode(mapping) if mapping else "{}"
-
-
-def _amounts(components: Any) -> str:
-    return _encode({name: amount.pico for name, amount in components.items()}) if components else "{}"
-
-
-def _column(amount: Usd | None) -> int | None:
-    return None if amount is None else amount.pico
-
-
-def _usd(pico: int | None) -> Usd | None:
-    return None if pico is None else Usd(pico)

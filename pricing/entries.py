@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from .budget import EVERYTHING, Scope
+from .budget import DAY_US, EVERYTHING, Scope
 from .money import Usd
 
 State = Literal["pending", "posted", "voided", "expired"]
@@ -22,11 +22,19 @@ NEXT: dict[tuple[str, str], State] = {
 }
 """The whole life of an entry, but for its being found a duplicate; any other event changes nothing."""
 
+EVENT = {state: event for (_, event), state in NEXT.items()}
+"""What happens to an entry for it to be in a state."""
+
 MOST = 2**63 - 1
 """The largest number that an entry keeps, of pico-dollars (9.2 million dollars) or tokens: a column holds no more."""
 
 LEASE_OVER = "nobody told how this call ended while its hold lasted; it may have cost its worst case"
 """Why an entry expired whose lease was over: the program that sent it has died, or takes very long."""
+
+
+BATCH_US = 2 * DAY_US
+"""How much longer than a call a line of a batch is held: the 24 hours that a batch may take, and a day to collect it.
+Source: OpenAI's batch guide, read 2026-07-15, for the 24 hours."""
 
 
 class Entry(NamedTuple):
@@ -147,6 +155,16 @@ def charge_of(entry: Entry) -> int:
         if amount is not None:  # not `or`: an estimate of $0 is an estimate
             return amount.pico
     return 0
+
+
+def held_from_us(entry: Entry) -> int:
+    """The instant from which the lease of an entry runs: that of its writing, or later for a line of a batch."""
+    return entry.created_us + (BATCH_US if entry.batch else 0)
+
+
+def line_of(entry: Entry) -> tuple[str, str] | None:
+    """The batch and the custom_id by which a line of a batch is known; None for every other entry."""
+    return (entry.run, entry.custom_id) if entry.batch and entry.run and entry.custom_id else None
 
 
 def takes(state: str, exact: bool, closing: Closing) -> bool:

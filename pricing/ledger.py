@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, overload
 
 from ._ledger_budgets import Counted, Watch
+from ._ledger_closing import posting, text_of, told
 from .budget import US_PER_S, Budget, Scope
 from .cost import Cost, Unpriced
 from .entries import MOST, Closing, Entry, State
@@ -50,6 +51,14 @@ class Book(Protocol):
     def close_response(self, response_id: str, closing: Closing, fallback: Entry | None) -> bool: ...
 
     def find(self, response_id: str) -> Entry | None: ...
+
+    def book_lines(
+        self, entries: Sequence[Entry], budgets: tuple[Budget, ...], lost_us: int
+    ) -> tuple[list[int], list[Counted]]: ...
+
+    def booked_lines(self, batch_id: str, custom_ids: Sequence[str]) -> dict[str, Entry]: ...
+
+    def settle_lines(self, news: Sequence[tuple[Entry, Closing]]) -> list[int]: ...
 
     def entries(self, state: str | None, since_us: int | None, run: str | None) -> Iterator[Entry]: ...
 
@@ -125,16 +134,14 @@ class Ledger:
         Raises  OverBudget when a budget has no room for the worst case (or there is none); LedgerError when an amount
                 is absurd, above 9.2 million dollars: nothing is written
         """
-        for amount in (estimate, worst):
-            if amount is not None and abs(amount.pico) > MOST:
-                raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
-        run, model, tier = _text(run), _told(model), _text(service_tier)
+        self._believe(estimate, worst)
+        run, model, tier = text_of(run), told(model), text_of(service_tier)
         entry = Entry(
-            0, "pending", model, _told(endpoint), None,
-            None if custom_id is None else _told(custom_id), run,
+            0, "pending", model, told(endpoint), None,
+            None if custom_id is None else told(custom_id), run,
             dict(tags) if tags else {}, tier, batch, self._now_us(),
             None, estimate, worst, None, {}, None, None, {}, False, "",
-            None, model, tier, _told(effort), attempt, wait_us, None, expected or {},
+            None, model, tier, told(effort), attempt, wait_us, None, expected or {},
         )  # fmt: skip
         try:
             entry_id, counted = self._book.insert(entry, tuple(budgets), entry.created_us - self._lease_us)
@@ -150,7 +157,7 @@ class Ledger:
 
         When another entry has this response id, this one is voided as a duplicate, and the answer is False.
         """
-        return bool(response_id) and self._book.attach(entry_id, _told(response_id), self._now_us())
+        return bool(response_id) and self._book.attach(entry_id, told(response_id), self._now_us())
 
     def post(
         self,
@@ -171,7 +178,9 @@ class Ledger:
         When another entry has this response id, the news are that one's, as with `post_response`, and this one is
         voided as a duplicate.
         """
-        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why, request_id, latency_us)
+        closing = posting(
+            self._now_us(), usage, cost, response_id, model, service_tier, exact, why, request_id, latency_us
+        )
         return self._ended(entry_id, "post", closing)
 
     def post_response(
@@ -194,10 +203,10 @@ class Ledger:
         """
         if not response_id:
             raise ConfigError("post_response needs the id of the response")
-        response_id = _told(response_id)
-        closing = self._closing(usage, cost, response_id, model, service_tier, exact, why)
+        response_id = told(response_id)
+        closing = posting(self._now_us(), usage, cost, response_id, model, service_tier, exact, why)
         fresh = Entry(
-            0, "pending", _told(model), _told(endpoint), response_id, None, None, {}, _text(service_tier), False,
+            0, "pending", told(model), told(endpoint), response_id, None, None, {}, text_of(service_tier), False,
             closing.closed_us, None, None, None, None, {}, None, None, {}, False, "",
         )  # fmt: skip
         billed = self._book.close_response(response_id, closing, fresh)
@@ -206,15 +215,17 @@ class Ledger:
 
     def expire_response(self, response_id: str, why: str) -> bool:
         """End the pending entry of a response that ended without a usage. False when there is none."""
-        closing = Closing("expired", self._now_us(), exact=False, why=_told(why))
-        if not response_id or not self._book.close_response(_told(response_id), closing, None):
+        closing = Closing("expired", self._now_us(), exact=False, why=told(why))
+        if not response_id or not self._book.close_response(told(response_id), closing, None):
             return False
-        self._watch.ended_response(_told(response_id))
+        self._watch.ended_response(told(response_id))
         return True
 
     def void(self, entry_id: int, why: str, *, request_id: str | None = None, latency_us: int | None = None) -> bool:
         """End an entry as not billed, even one that had expired. False when it had ended before."""
-        closing = Closing("voided", self._now_us(), why=_told(why), request_id=_text(request_id), latency_us=latency_us)
+        closing = Closing(
+            "voided", self._now_us(), why=told(why), request_id=text_of(request_id), latency_us=latency_us
+        )
         return self._ended(entry_id, "void", closing)
 
     def expire(
@@ -231,8 +242,8 @@ class Ledger:
         By its response id, where that is known, late news find it and replace the estimate.
         """
         closing = Closing(
-            "expired", self._now_us(), _text(response_id), exact=False, why=_told(why),
-            request_id=_text(request_id), latency_us=latency_us,
+            "expired", self._now_us(), text_of(response_id), exact=False, why=told(why),
+            request_id=text_of(request_id), latency_us=latency_us,
         )  # fmt: skip
         if self._ended(entry_id, "expire", closing):
             return True
@@ -242,13 +253,51 @@ class Ledger:
 
     def find(self, response_id: str) -> Entry | None:
         """Find the entry that has this response id, whatever its state."""
-        return self._book.find(_told(response_id))
+        return self._book.find(told(response_id))
+
+    def book_lines(self, entries: Sequence[Entry], budgets: Iterable[Budget] = ()) -> list[int]:
+        """Write the pending entries of a batch about to be submitted, all of them or none: `batches.book` calls this.
+
+        entries  with the batch's id as `run`; one whose run and custom_id are there already is left out
+        → ids of those that were written
+
+        Raises  as `pend` does; a budget has to have room for all of them together
+        """
+        for entry in entries:
+            self._believe(entry.estimate, entry.worst)
+        try:
+            ids, counted = self._book.book_lines(entries, tuple(budgets), self._now_us() - self._lease_us)
+        except OverBudget as refused:
+            self._watch.refused(refused, entries[0].run, entries[0].tags)
+            raise
+        if counted:
+            self._watch.admitted(entries[0].run or "", counted)
+        return ids
+
+    def booked_lines(self, batch_id: str, custom_ids: Sequence[str]) -> dict[str, Entry]:
+        """Find the entries of these lines of a batch, by custom_id; where a line has several, the last."""
+        return self._book.booked_lines(batch_id, custom_ids)
+
+    def settle_lines(self, news: Sequence[tuple[Entry, Closing]]) -> list[int]:
+        """End the entries of lines of a batch in one transaction: `batches.settle` calls this.
+
+        news  of one batch: for each line the entry it gets if it has none, or a voided one; and how it ends
+        → for each the id of the entry that it changed, 0 where it changed none
+        """
+        changed = self._book.settle_lines(news)
+        if any(changed):
+            self._watch.settled(news[0][0].run)
+        return changed
+
+    def now_us(self) -> int:
+        """The ledger's wall clock, µs since the epoch."""
+        return self._now_us()
 
     def entries(
         self, state: State | None = None, since_us: int | None = None, run: str | None = None
     ) -> Iterator[Entry]:
         """Iterate over entries in the order they were written."""
-        return self._book.entries(state, since_us, None if run is None else _told(run))
+        return self._book.entries(state, since_us, None if run is None else told(run))
 
     def latest(self, count: int) -> list[Entry]:
         """The entries last written whose usage is the server's own, newest first, at most so many."""
@@ -314,61 +363,12 @@ class Ledger:
     ) -> None:
         self.close()
 
+    def _believe(self, *amounts: Usd | None) -> None:
+        for amount in amounts:
+            if amount is not None and abs(amount.pico) > MOST:
+                raise LedgerError(f"ledger {self.path or 'in memory'}: a call estimated above 9.2 million dollars")
+
     def _ended(self, entry_id: int, event: str, closing: Closing) -> bool:
         done = self._book.close_entry(entry_id, event, closing)
         self._watch.ended(entry_id)
         return done
-
-    def _closing(
-        self,
-        usage: Usage | None,
-        cost: Cost | Unpriced | None,
-        response_id: str | None,
-        model: str | None,
-        service_tier: str | None,
-        exact: bool,
-        why: str,
-        request_id: str | None = None,
-        latency_us: int | None = None,
-    ) -> Closing:
-        response_id, model, service_tier, why = _text(response_id), _text(model), _text(service_tier), _told(why)
-        request_id = _text(request_id)
-        counts = usage.as_dict() if usage is not None else {}
-        # The call is over, so news are never refused; but nobody believes such numbers, and one would spoil every sum.
-        if sum(map(abs, counts.values())) > MOST:
-            counts = {}
-            why = f"{why}; {_NOT_KEPT}" if why else _NOT_KEPT
-        if isinstance(cost, Cost) and _absurd(cost):
-            cost = Unpriced("a cost above 9.2 million dollars for one call is none")
-        if isinstance(cost, Cost):
-            notes = "; ".join((why, *cost.notes) if why else cost.notes)
-            return Closing(
-                "posted", self._now_us(), response_id, model, service_tier, cost.total, cost.components, cost.row_id,
-                cost.table_version, counts, exact, _told(notes), request_id, latency_us,
-            )  # fmt: skip
-        reason = cost.reason if cost is not None else "no cost given"
-        why = f"{why}; {reason}" if why else reason
-        return Closing(
-            "posted", self._now_us(), response_id, model, service_tier, usage=counts, exact=exact, why=_told(why),
-            request_id=request_id, latency_us=latency_us,
-        )  # fmt: skip
-
-
-_NOT_KEPT = "token counts that nobody can have used are not kept"
-
-
-def _absurd(cost: Cost) -> bool:
-    for part in cost.components.values():  # a loop and no comprehension: every call comes by here
-        if abs(part.pico) > MOST:
-            return True
-    return abs(cost.total.pico) > MOST
-
-
-def _told(text: str) -> str:
-    """A text that a file can hold: half of a character, as broken programs make them, is spelt out."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _text(text: str | None) -> str | None:
-    """Such a text, or None. An empty one names nothing: some servers send "id": "", and those are not all one."""
-    return _told(text) if text else None

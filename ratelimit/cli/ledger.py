@@ -1,4 +1,4 @@
-"""`ratecard ledger report | export | reconcile | accuracy`"""
+"""`ratecard ledger report | export | reconcile | accuracy`; `book` and `settle` are in _batches"""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pricing.reconcile import Line, Reconciliation, read_export, reconcile
 from pricing.totals import Totals, fold, part_of
 
 from ..errors import ConfigError
+from ._batches import booking, settling
 from ._shared import Day, Readable, counted, print_json
 from .run import spent
 
@@ -39,7 +40,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group("ledger")
 def command() -> None:
-    """Report what was spent, export it, and lay it beside OpenAI's own figures."""
+    """Report what was spent, export it, and lay it beside OpenAI's own figures; book and settle batches."""
+
+
+command.add_command(booking)
+command.add_command(settling)
 
 
 @command.command("report")

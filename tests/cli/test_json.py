@@ -97,6 +97,20 @@ def test_run_s_and_ledger_report_s_keys_are_documented(ratecard: Callable[..., A
     check("ratecard ledger accuracy", ratecard("ledger", "accuracy", ledger, "--json").document)
 
 
+def test_the_keys_of_batches_are_documented(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """A line with a booking and one without, one that tells nothing, and a usage that differs."""
+    body = {"model": "o3", "messages": [{"role": "user", "content": "word"}]}
+    (tmp_path / "in.jsonl").write_text(json.dumps({"custom_id": "a", "url": "/v1/chat/completions", "body": body}))
+    reply = {"status_code": 200, "body": {"model": "o3", "usage": {"prompt_tokens": 1, "completion_tokens": 1}}}
+    lines = [{"custom_id": name, "response": reply} for name in "ab"]
+    (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, [*lines, {}])))
+    (tmp_path / "batch.json").write_text(json.dumps({"usage": {"input_tokens": 9, "output_tokens": 1}}))
+    to = ("--batch-id", "b", "--ledger", "costs.db", "--json")
+    check("ratecard ledger book", ratecard("ledger", "book", "in.jsonl", *to).document)
+    done = ratecard("ledger", "settle", "out.jsonl", "--batch", "batch.json", *to).document
+    check("ratecard ledger settle", {key: value if value != [] else None for key, value in done.items()})
+
+
 def test_reconcile_s_keys_are_documented(ratecard: Callable[..., Any], tmp_path: Path) -> None:
     """A day with a bill that is counted here, beside an export of that day."""
     with Ledger(tmp_path / "costs.db", now_us=lambda: 1_790_000_000_000_000) as ledger:
