@@ -164,6 +164,9 @@ class ModelCard(NamedTuple):
     conflicts: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
 
+    # A card is the same as itself alone; so it can be a key, though its mappings cannot.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__  # type: ignore[misc]
+
 
 class CardTable:
     """All cards of one table. Iterates over them in the order of the file."""
