@@ -12,8 +12,8 @@ The floor is that least time itself. S is the sum of all tokens (or requests; wh
 * a bucket beside a rival: the same, with what the rival was admitted until then (in the server's log) added to S;
 * windows of a second admit A = L / 60 each: ⌈S / A⌉ windows, the first of which is the rest of the second in which the
   job starts; the last admission is when the last window opens. That is the least for somebody who knows the server's
-  edges and packs the windows full. "in order" is the same with the requests taken in the order of the job, as a line
-  must that lets nobody starve: what does not fit behind its predecessors waits for the next window;
+  edges and packs the windows full. "in order" is the same with the requests taken strictly in the order of the job: what
+  does not fit behind its predecessors waits for the next window, and nothing goes into the room it leaves;
 * a fixed minute begins with the first request: ⌈S / L⌉ − 1 minutes. (One aligned to the server's clock allows anything
   from nothing to that, depending on the second at which a job starts.)
 
