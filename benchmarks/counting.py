@@ -6,7 +6,7 @@ Texts of 2 to 8 kB come from what is on the machine: prose and code from the sta
 token cases, Chinese drawn from common characters. New: not in the memo, by CPU time of one thread, beside tiktoken's
 own `encode(text, disallowed_special=())` on the same texts in the same round; which goes first alternates. Again: the
 same messages as new objects, as a client that reads its history from somewhere makes them. Prose is ASCII; with a
-curly quote in it a message is twice as large in memory, and its hash takes twice as long.
+curly quote in it a message is twice as large in memory, and takes longer to compare.
 
 First: CPU of a fresh process from before `import pricing` to after the first count. Hostile: CPU seconds per megabyte.
 
@@ -107,7 +107,7 @@ def texts(rounds: int) -> dict[str, dict[str, list[float]]]:
             spent = {work.__name__: cpu(work) for work in (first, second)}
             row["MB/s"].append(size / spent["theirs"])
             row["new"].append(spent["theirs"] / spent["ours"])
-            # A history that fits the memo, as objects of its own: the hash of each is computed again.
+            # A history that fits the memo, as objects of its own: each is compared again.
             history, total = [], 0
             for message in messages:
                 total += len(message)

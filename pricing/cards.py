@@ -164,11 +164,8 @@ class ModelCard(NamedTuple):
     conflicts: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)  # so that what follows from a card can be remembered: its mappings have no hash
+    # A card is the same as itself alone; so it can be a key, though its mappings cannot.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__  # type: ignore[misc]
 
 
 class CardTable:

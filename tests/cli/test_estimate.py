@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing import count_tokens
+from pricing import Ledger, Usage, count_tokens
 from pricing.estimate import CostRange, estimate
 from ratelimit import tally as module
 from ratelimit.errors import ConfigError
@@ -270,3 +270,19 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing_running(tmp_path: Path) -> None:
 
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_ledger_that_has_grown_is_read_anew(tmp_path: Path) -> None:
+    """A second job of one process expects replies as large as those that the ledger has then."""
+    job = (line(0, 100) + "\n").encode()
+    path = str(tmp_path / "seen.db")
+    bases = []
+    for _ in range(2):
+        with Ledger(path) as ledger:
+            for _ in range(25):
+                ledger.post(
+                    ledger.pend(model="o3", endpoint="e", estimate=None), usage=Usage(1, output_tokens=7), cost=None
+                )
+        (part,) = tally(io.BytesIO(job), "", Options(ledger=path), jobs=1)
+        bases += part.sums.bases
+    assert bases == [f"learned: {number} replies of o3 in the ledger" for number in (25, 50)]

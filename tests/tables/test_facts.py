@@ -170,3 +170,11 @@ limits:
   - {model: gpt-4o-2024-05-13, scheme: s, source: message, shares: gpt-4o}
 admission: {observed: [], documented: [], conservative: []}
 """
+
+
+def test_a_card_is_a_key() -> None:
+    """Caches are keyed by cards, whose mappings cannot be hashed: a card is the same as itself, and as no copy."""
+    card = CARDS[0]
+    copy = card._replace(model=card.model)
+    assert {card: 1}[card] == 1
+    assert (card == copy, card != copy, card in {copy: 1}) == (False, True, False)
