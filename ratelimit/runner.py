@@ -212,7 +212,7 @@ class Runner:
             except OverBudget as error:
                 attempt -= 1
                 if self.progress.in_flight == 0:
-                    self.stop(str(error), "budget")
+                    self.stop(str(error), "unpriced" if error.unpriced else "budget")
                     return None
                 await ended.wait()  # what is in the air holds its worst case; when it settles, room comes free
             except AdmissionError as error:

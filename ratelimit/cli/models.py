@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from pricing.cards import ImageRule, ModelCard, load_cards, resolve
+from pricing.cards import ImageRule, ModelCard, load_cards, near_names, resolve
 from pricing.prices import PriceTable, load_prices
 
 from ..errors import ConfigError, NotOffered
@@ -46,7 +45,7 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
         return
     card = resolve(model)
     if card is None:
-        near = ", ".join(difflib.get_close_matches(model, [one.model for one in load_cards()], 3))
+        near = ", ".join(near_names(model))
         hint = f"did you mean {near}?" if near else "`ratecard models` lists them"
         raise ConfigError(f"no card for {model!r}; {hint}")
     if only_tier:
