@@ -1,4 +1,4 @@
-"""What is checked before a job is sent: that the address is one and somebody is there, that limits and prices are known.
+"""What is checked before a job is sent: that somebody is there at its address, and that limits and prices are known.
 
 Each of these would otherwise be told line by line, by the client's or the limiter's errors, in the words of a program.
 """

@@ -82,13 +82,16 @@ class Tries:
 
         Not longer than LOOK_AGAIN_US: what is in the air holds its worst case, and costs less.
         """
-        left_us, deadline = self.left_us(), CURRENT.get().deadline
+        context = CURRENT.get()
+        left_us, deadline = self.left_us(), context.deadline
         if deadline is not None:
             left_us = deadline.left_us() if left_us is None else min(left_us, deadline.left_us())
         if error.retry_after_us is None or (left_us is not None and left_us <= 0):
             raise error
         pause_us = min(error.retry_after_us, LOOK_AGAIN_US if left_us is None else min(left_us, LOOK_AGAIN_US))
         self.paused_us += pause_us
+        if context.on_slowed is not None:
+            guarded("on_slowed", context.on_slowed, error)
         return pause_us
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.request import getproxies
 
@@ -25,7 +25,7 @@ from pricing.prices import PriceTable, load_prices
 
 from ..checks import check_files, check_limits, check_prices, check_resumed, read_base_url, read_job_budgets
 from ..clock import US_PER_S, Clock
-from ..errors import ConfigError
+from ..errors import ConfigError, OverBudget
 from ..job import read_job, survey
 from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
@@ -218,6 +218,7 @@ async def run_job(
             attempts=attempts,
             strict=strict,
             started=started,
+            on_slowed=print_slowed,
         )
         runner.progress.total = total
         with _stop_on_interrupt(runner), _shown(runner.progress, limiter, quiet):
@@ -340,6 +341,13 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
         if output:
             how = _ON_WITH.get(p.stopped_by, "the same command")
             click.echo(f"go on     with {how} and --resume; nothing that is done is sent again")
+
+
+def print_slowed(error: OverBudget) -> None:
+    """Say for which budget a job waits, and about until when; the live line does not tell it from a job that hangs."""
+    wait = timedelta(microseconds=error.retry_after_us or 0)
+    until = (datetime.now(UTC) + wait).strftime("%Y-%m-%d %H:%M:%S")
+    click.echo(f"waiting for budget {error.budget}: it has room for the next request at about {until} UTC", err=True)
 
 
 def print_waits(waits: Waits) -> None:
