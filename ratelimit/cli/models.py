@@ -58,9 +58,7 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
         click.echo(f"{label:<20} {text}")
 
 
-def describe(
-    card: ModelCard, only_tier: str | None, today: date, table: PriceTable, asked: str = ""
-) -> dict[str, Any]:
+def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable, asked: str = "") -> dict[str, Any]:
     """Collect what the tables say of one model on a day; None where no source says anything.
 
     asked  the name it was asked by: a fine-tuned model has the card of its base, and not its prices

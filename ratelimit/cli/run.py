@@ -93,7 +93,7 @@ def command(**options: Any) -> None:
     """
     limits = own_limits(options["rpm"], options["tpm"], options["rpd"])
     if options["tier"] is None and limits is None:
-        raise click.UsageError("say which limits to obey: --tier tier_1, or --rpm/--tpm")
+        raise click.UsageError("say which limits to obey: --tier build, or --rpm/--tpm")
     file, output = options["file"], options["output"]
     ledger_path = options["ledger_path"] or f"{output}.costs.db"
     try:
