@@ -121,7 +121,7 @@ class Budget(NamedTuple):
         """
         if self.window not in WINDOWS:
             known = ", ".join(WINDOWS[1:])
-            raise ConfigError(f"unknown budget window {self.window!r}; known: {known}, or none for a total")
+            raise ConfigError(f"unknown budget window {self.window!r}; known: {known}; without one it is a total")
         if not isinstance(self.amount, Usd) or self.amount <= Usd.ZERO:
             raise ConfigError(f"a budget is more than nothing, not {str(self.amount)!r}")
         if self.action not in ACTIONS or self.unpriced not in UNPRICED:
@@ -138,6 +138,11 @@ class Budget(NamedTuple):
             raise ConfigError(f"budget {self}: thresholds are whole per cents from 1 to 100")
         _zone(self.zone)
         return self
+
+    @property
+    def refuses_unpriced(self) -> bool:
+        """Whether it stops a call that nobody can price."""
+        return self.unpriced == "refuse" and self.action != "warn"
 
     def scope(self, run: str | None, tags: Mapping[str, str]) -> Scope | None:
         """The part of the ledger that this budget counts for a call; None when the call is none of its business."""
@@ -178,7 +183,7 @@ class Budget(NamedTuple):
 
     def check(self, spent: Usd, held: Usd, worst: Usd | None, now_us: int) -> None:
         """Raise OverBudget unless what is spent, what is held and this worst case fit together."""
-        if worst is None and self.unpriced == "refuse" and self.action != "warn":
+        if worst is None and self.refuses_unpriced:
             raise OverBudget(
                 f"budget {self}: this call has no price, so it could cost anything; add a price row, lift the budget, "
                 "or let it pass with unpriced:allow",

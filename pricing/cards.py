@@ -207,6 +207,11 @@ def resolve(name: str) -> ModelCard | None:
     return load_cards().resolve(name)
 
 
+def near_names(name: str) -> list[str]:
+    """Up to three names of shipped cards that a mistyped model may have meant."""
+    return difflib.get_close_matches(name, [card.model for card in load_cards()], 3)
+
+
 def load_cards(path: str | PathLike[str] | None = None) -> CardTable:
     """Load the shipped cards (once), or another table.
 

@@ -72,6 +72,11 @@ class OverBudget(AdmissionError):
         self.estimate: Any = numbers.get("estimate")
         self.retry_after_us: int | None = numbers.get("retry_after_us")
 
+    @property
+    def unpriced(self) -> bool:
+        """Whether it was refused because nobody can price it, so that a larger budget would not help."""
+        return self.budget is not None and self.estimate is None
+
 
 def _again(kind: type[RatecardError], args: tuple[Any, ...], numbers: dict[str, Any]) -> RatecardError:
     """Rebuild a pickled error. The message is made already, so `__init__`, which would make it, is not called."""

@@ -244,6 +244,10 @@ class PriceTable:
                 return 0 if known is not None and known < layer.uplift.older_than else None
         return None
 
+    def has_price(self, model: str, at: date) -> bool:
+        """Whether some service tier of a model has a price on a day."""
+        return any(self.lookup(model, tier, at) is not None for tier in self.tiers(model))
+
     def region_of(self, host: str) -> str | None:
         """Name the region that a host of the API processes in; None for the hosts that choose none."""
         return self._regions.get(host)

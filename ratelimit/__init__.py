@@ -1,6 +1,6 @@
 """ratelimit: use the OpenAI API at exactly the speed an account allows.
 
-    client = ratelimit.wrap(OpenAI(), tier="tier_1", ledger="costs.db")
+    client = ratelimit.wrap(OpenAI(), tier="build", ledger="costs.db")
 
 Names load on first use, so that importing this package costs next to nothing and touches no network. `demand` is bound
 at once, because a submodule of the same name would shadow it.

@@ -1,4 +1,4 @@
-"""What is checked before a job is sent: that the address is one, that somebody is there, and that the limits are known.
+"""What is checked before a job is sent: that somebody is there at its address, and that limits and prices are known.
 
 Each of these would otherwise be told line by line, by the client's or the limiter's errors, in the words of a program.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pricing.budget import Budget
 from pricing.budget_file import read_budgets
-from pricing.cards import resolve
+from pricing.cards import near_names, resolve
+from pricing.prices import PriceTable
 
 from .errors import ConfigError, NotOffered
 from .exchange import NOT_SENT
@@ -142,6 +144,33 @@ def check_limits(limiter: Limiter, models: Iterable[str], where: str) -> None:
         f"{where}: {limiter.tier} has no limits for {told}{more}. Choose another --tier, or leave it off and give your "
         "account's own numbers with --rpm and --tpm; nothing was sent"
     )
+
+
+def check_prices(budgets: Iterable[Budget], models: Iterable[str], table: PriceTable, day: date, where: str) -> None:
+    """Make sure that every model of a job has a price on a day, where a budget would refuse it without one.
+
+    Budgets of a tag or of another run are none of this job's business.
+
+    Raises  ConfigError with every model that has none, and those that may be meant: no larger budget would help
+    """
+    refusing = [one for one in budgets if one.refuses_unpriced and not one.tag and not one.run]
+    if not refusing:
+        return
+    missing = [model for model in models if not table.has_price(model, day)]
+    if not missing:
+        return
+    told = ", ".join(model + _meant(model) for model in missing[:MOST_TOLD])
+    more = f", and {len(missing) - MOST_TOLD:,} more models" if len(missing) > MOST_TOLD else ""
+    raise ConfigError(
+        f"{where}: no price is known for {told}{more}, and budget {refusing[0]} refuses what could cost anything. "
+        "Correct the model, give its price with --prices FILE, or let it pass with unpriced:allow in --budget; "
+        "nothing was sent"
+    )
+
+
+def _meant(model: str) -> str:
+    near = [] if resolve(model) else near_names(model)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _has_limits(limiter: Limiter, model: str) -> bool:

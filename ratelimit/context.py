@@ -16,6 +16,7 @@ from .clock import Clock, MonotonicClock, read_wait_us
 
 if TYPE_CHECKING:
     from pricing.cost import Cost, Unpriced
+    from pricing.errors import OverBudget
 
     from .headers import Refusal
     from .reservation import Reservation
@@ -45,6 +46,7 @@ class CallContext(NamedTuple):
     deadline     when the last of them must be admitted
     on_admitted  called with the Reservation of a call, just before it is sent
     on_refused   called with the Refusal of a call's 429, when its body was read
+    on_slowed    called with the OverBudget of a call that waits for a slow budget, each time it has asked
     on_cost      called with the Cost (or Unpriced) of a call when its ledger entry is posted
     """
 
@@ -55,6 +57,7 @@ class CallContext(NamedTuple):
     deadline: Deadline | None = None
     on_admitted: Callable[[Reservation], None] | None = None
     on_refused: Callable[[Refusal], None] | None = None
+    on_slowed: Callable[[OverBudget], None] | None = None
     on_cost: Callable[[Cost | Unpriced], None] | None = None
 
     @property

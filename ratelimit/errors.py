@@ -5,6 +5,9 @@ An AdmissionError means: not sent, nothing owed. A server's 429 is not an error 
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 from pricing.errors import (
     AdmissionError,
     ConfigError,
@@ -30,11 +33,23 @@ __all__ = [
     "TableError",
     "UnpricedError",
     "WouldWait",
+    "warn",
 ]
 
 
 class RatecardWarning(UserWarning):
     """Something the account should know soon: a model near its shutdown date, a tier scheme that has ended."""
+
+
+_OURS = ("ratelimit", "pricing", "openai", "httpx", "httpx2", "asyncio")
+
+
+def warn(text: str) -> None:
+    """Give a RatecardWarning that points at the line of the program which made the call, not into a library."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RatecardWarning, stacklevel=level)
 
 
 class WouldWait(AdmissionError):

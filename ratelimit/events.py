@@ -6,12 +6,11 @@ thread that is), so it should only note the event; what it raises is reported as
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from .errors import QuotaSpent, RatecardWarning
+from .errors import QuotaSpent, RatecardWarning, warn
 
 Kind = Literal["queued", "admitted", "gave_up", "settled", "released", "refused", "corrected"]
 
@@ -22,7 +21,7 @@ HALT_US = 60_000_000
 def warn_only(text: str) -> None:
     """Warn in a place where nothing may be lost: even where warnings are errors, this one stops nothing."""
     with suppress(RatecardWarning):
-        warnings.warn(text, RatecardWarning, stacklevel=3)
+        warn(text)
 
 
 def guarded(name: str, hook: Callable[[Any], None], fact: Any) -> None:

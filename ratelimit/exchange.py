@@ -7,7 +7,6 @@ ends the reservation and the ledger entry exactly once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from .call import Call
 from .clock import MonotonicClock
 from .context import CURRENT
 from .demand import Demand
-from .errors import ConfigError, LedgerError, OverBudget, RatecardError, RatecardWarning
+from .errors import ConfigError, LedgerError, OverBudget, RatecardError, RatecardWarning, warn
 from .events import guarded
 from .gate import ENOUGH_REPLIES, Gate
 from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
@@ -82,13 +81,16 @@ class Tries:
 
         Not longer than LOOK_AGAIN_US: what is in the air holds its worst case, and costs less.
         """
-        left_us, deadline = self.left_us(), CURRENT.get().deadline
+        context = CURRENT.get()
+        left_us, deadline = self.left_us(), context.deadline
         if deadline is not None:
             left_us = deadline.left_us() if left_us is None else min(left_us, deadline.left_us())
         if error.retry_after_us is None or (left_us is not None and left_us <= 0):
             raise error
         pause_us = min(error.retry_after_us, LOOK_AGAIN_US if left_us is None else min(left_us, LOOK_AGAIN_US))
         self.paused_us += pause_us
+        if context.on_slowed is not None:
+            guarded("on_slowed", context.on_slowed, error)
         return pause_us
 
 
@@ -121,7 +123,7 @@ class Visit:
         self, call: Call, limiter: Limiter | None, accountant: Accountant | None, *, asks_usage: bool = False
     ) -> None:
         if call.unreadable:
-            warnings.warn(call.unreadable, RatecardWarning, stacklevel=2)
+            warn(call.unreadable)
         self._asks_usage = asks_usage
         self._stripper: Stripper | None = None
         self._attempt = 1
@@ -358,7 +360,7 @@ class Visit:
         except LedgerError as error:
             text = f"the cost of a call could not be written and stays pending: {error}"
             try:
-                warnings.warn(text, RatecardWarning, stacklevel=2)
+                warn(text)
             except RatecardWarning as warning:  # warnings are errors here: raised now, this one would lose the reply
                 accountant.untold.append(warning)
 

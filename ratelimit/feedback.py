@@ -7,13 +7,12 @@ limit larger than that is reported, and taken over only with `adopt`.
 from __future__ import annotations
 
 import random
-import warnings
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import RatecardWarning
+from .errors import warn
 from .gate import Gate
 from .headers import Observation, Refusal
 from .limit import KNOWN, MINUTE_US, US_PER_S, Limit, named
@@ -259,7 +258,7 @@ class Feedback:
                 text = self._notices.popleft()
             except IndexError:
                 return  # another thread has told it
-            warnings.warn(text, RatecardWarning, stacklevel=2)
+            warn(text)
 
 
 def _of(limits: Iterable[Limit], name: str) -> Limit:

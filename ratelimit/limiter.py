@@ -9,7 +9,6 @@ silence is safe.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -20,7 +19,7 @@ from ._admit_async import admit as admit_async
 from .clock import US_PER_S, Clock, is_number, read_wait_us
 from .context import CURRENT
 from .demand import Demand, demand, fixed, plainly_short
-from .errors import ConfigError, NotOffered, RatecardWarning
+from .errors import ConfigError, NotOffered, warn
 from .events import Listener, Signals
 from .feedback import Feedback
 from .gate import Gate
@@ -83,7 +82,7 @@ class Limiter:
         tables: TierTable | None = None,
     ) -> None:
         if tier is None and limits is None and not pools:
-            raise ConfigError('say which limits to obey: tier="tier_1", or limits={"rpm": 500, "tpm": 30_000}')
+            raise ConfigError('say which limits to obey: tier="build", or limits={"rpm": 500, "tpm": 30_000}')
         if tier is not None and not isinstance(tier, str):
             raise ConfigError(f"tier is the name of a tier such as tier_1, not {tier!r}")
         if not isinstance(policy, str) or policy not in POLICIES:
@@ -126,20 +125,16 @@ class Limiter:
             scheme = self.tables.scheme_of(tier)  # an unknown tier fails here, not at the first request
             if scheme.effective_until is not None and self.today() > scheme.effective_until and preflight != "off":
                 newer = self.tables.schemes[-1]
-                warnings.warn(
+                warn(
                     f"{tier} is a tier of the scheme that ended on {scheme.effective_until}; since then there are "
                     f"{', '.join(newer.tiers)}. Its limits are used as they were: compare them with your account's",
-                    RatecardWarning,
-                    stacklevel=2,
                 )
         for pool in self._pools:
             lost = [model for model in sorted(pool.models or ()) if not self._knows(model)]
             if lost and preflight != "off":
-                warnings.warn(
+                warn(
                     f"pool {pool.name}: no limits are known for {', '.join(lost)}, so no request for it can pass; "
                     "is it the model's name?",
-                    RatecardWarning,
-                    stacklevel=2,
                 )
 
     @property

@@ -7,7 +7,6 @@ stops nothing.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import lru_cache
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pricing.cards import ModelCard, resolve
 
 from .demand import measure
-from .errors import NotOffered, RatecardWarning
+from .errors import NotOffered, warn
 
 if TYPE_CHECKING:
     from .call import Call
@@ -133,4 +132,4 @@ def warn_once(message: str, warned: set[str]) -> None:
     """Give a warning that was not given before."""
     if message not in warned:
         warned.add(message)
-        warnings.warn(message, RatecardWarning, stacklevel=2)
+        warn(message)

@@ -19,7 +19,7 @@ MOST_MESSAGES = 20
 MINUTE_US = 60 * US_PER_S
 LONGEST_KEPT = 5
 
-StoppedBy = Literal["", "budget", "quota", "auth", "interrupted", "error"]
+StoppedBy = Literal["", "budget", "unpriced", "quota", "auth", "interrupted", "error"]
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Report:
     def exit_code(self) -> int:
         """0 everything is done, 3 a budget said no, 1 something failed, was bad, or stopped the job otherwise."""
         p = self.progress
-        if p.stopped_by == "budget":
+        if p.stopped_by in ("budget", "unpriced"):
             return 3
         return 1 if p.failed or p.bad or p.stopped else 0
 

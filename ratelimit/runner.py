@@ -54,6 +54,7 @@ class Runner:
     concurrency  most requests in the air at once
     attempts     most tries per line
     run          name of the job in the ledger
+    on_slowed    called with the OverBudget of a budget that opens slowly, once per budget, when lines wait for it
     started      custom_id → id of a background response that an earlier run started: asked after, not started again
     """
 
@@ -71,6 +72,7 @@ class Runner:
         started: Mapping[str, str] | None = None,
         seed: int | None = None,
         on_result: Callable[[Mapping[str, Any]], None] | None = None,
+        on_slowed: Callable[[OverBudget], None] | None = None,
     ) -> None:
         self.client = client
         self.limiter = limiter
@@ -82,6 +84,8 @@ class Runner:
         self._attempts = attempts
         self._strict = strict
         self._on_result = on_result
+        self._on_slowed = on_slowed
+        self._slowed: set[str] = set()  # budgets of which that was told
         self._random = random.Random(seed)
         self._air = asyncio.Semaphore(concurrency)
         self._door = asyncio.Semaphore(BEFORE_THE_LIMITER)
@@ -212,7 +216,7 @@ class Runner:
             except OverBudget as error:
                 attempt -= 1
                 if self.progress.in_flight == 0:
-                    self.stop(str(error), "budget")
+                    self.stop(str(error), "unpriced" if error.unpriced else "budget")
                     return None
                 await ended.wait()  # what is in the air holds its worst case; when it settles, room comes free
             except AdmissionError as error:
@@ -263,6 +267,7 @@ class Runner:
                 attempt=number,
                 on_admitted=on_admitted,
                 on_refused=on_refused,
+                on_slowed=self._tell_slowed,
                 on_cost=progress.add_cost,
             )
         )
@@ -289,6 +294,12 @@ class Runner:
             CURRENT.reset(token)
             if admitted is not None:
                 self._landed(task)
+
+    def _tell_slowed(self, error: OverBudget) -> None:
+        name = str(error.budget)
+        if self._on_slowed is not None and name not in self._slowed:
+            self._slowed.add(name)
+            self._on_slowed(error)
 
     def _landed(self, task: asyncio.Task[Any]) -> None:
         """Note that a line's request is not in the air any more; what a budget held for it has come free."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from pricing.cards import ImageRule, ModelCard, load_cards, resolve
+from pricing.cards import ImageRule, ModelCard, load_cards, near_names, resolve
 from pricing.prices import PriceTable, load_prices
 
 from ..errors import ConfigError, NotOffered
@@ -46,12 +45,12 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
         return
     card = resolve(model)
     if card is None:
-        near = ", ".join(difflib.get_close_matches(model, [one.model for one in load_cards()], 3))
+        near = ", ".join(near_names(model))
         hint = f"did you mean {near}?" if near else "`ratecard models` lists them"
         raise ConfigError(f"no card for {model!r}; {hint}")
     if only_tier:
         load_tiers().limits(card.model, only_tier)  # says which tiers have it, where this one has not
-    document = describe(card, only_tier, today, table)
+    document = describe(card, only_tier, today, table, model)
     if as_json:
         print_json(document)
         return
@@ -59,10 +58,16 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
         click.echo(f"{label:<20} {text}")
 
 
-def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable) -> dict[str, Any]:
-    """Collect what the tables say of one model on a day; None where no source says anything."""
+def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable, asked: str = "") -> dict[str, Any]:
+    """Collect what the tables say of one model on a day; None where no source says anything.
+
+    asked  the name it was asked by: a fine-tuned model has the card of its base, and not its prices
+    """
+    tuned = asked.startswith("ft:")
+    name = asked if tuned else card.model
     return {
-        "model": card.model,
+        "model": name,
+        "fine_tuned_from": card.model if tuned else None,
         "description": card.description or None,
         "released": _day(card.released),
         "shutdown": _day(card.shutdown),
@@ -88,9 +93,9 @@ def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTa
         "tools": list(card.tools),
         "notes": list(card.notes),
         "conflicts": list(card.conflicts),
-        "prices": describe_prices(table, card.model, today),
-        "prices_ended": describe_ended(table, card.model, today),
-        "fees": describe_fees(table, card.model, today) if card.endpoints.get("v1/responses") else {},
+        "prices": describe_prices(table, name, today),
+        "prices_ended": describe_ended(table, name, today),
+        "fees": describe_fees(table, name, today) if card.endpoints.get("v1/responses") else {},
         "limits": _limits(card.model, only_tier, load_tiers()),
         "sources": [str(source) for source in card.sources],
     }
@@ -161,6 +166,8 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         label = key.replace("_", " ")
         if key == "prices":
+            if document["fine_tuned_from"]:
+                yield label, "a fine-tune's own, not known"
             yield from price_facts(value)
         elif key == "prices_ended":
             for tier, day in value.items():

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.request import getproxies
 
@@ -23,9 +23,9 @@ from pricing.ledger import Ledger, Totals
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 
-from ..checks import check_files, check_limits, check_resumed, read_base_url, read_job_budgets
+from ..checks import check_files, check_limits, check_prices, check_resumed, read_base_url, read_job_budgets
 from ..clock import US_PER_S, Clock
-from ..errors import ConfigError
+from ..errors import ConfigError, OverBudget
 from ..job import read_job, survey
 from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
@@ -93,7 +93,7 @@ def command(**options: Any) -> None:
     """
     limits = own_limits(options["rpm"], options["tpm"], options["rpd"])
     if options["tier"] is None and limits is None:
-        raise click.UsageError("say which limits to obey: --tier tier_1, or --rpm/--tpm")
+        raise click.UsageError("say which limits to obey: --tier build, or --rpm/--tpm")
     file, output = options["file"], options["output"]
     ledger_path = options["ledger_path"] or f"{output}.costs.db"
     try:
@@ -110,12 +110,14 @@ def command(**options: Any) -> None:
     )
     # What is wrong with the settings is said before a file is made.
     table = load_prices(overlay=options["prices"])
+    budgets = [one for several in options["budgets"] for one in several]
     if not os.path.exists(file):
         raise ConfigError(f"{file}: cannot be read: No such file or directory")
     api_key(options["base_url"])
     found = survey(file)
     if found is not None:
         check_limits(limiter, found.models, file)
+        check_prices(budgets, found.models, table, options["at"] or datetime.now(UTC).date(), file)
 
     def check(held: Mapping[str, str]) -> None:
         if found is not None:
@@ -133,7 +135,7 @@ def command(**options: Any) -> None:
                     ledger=ledger,
                     run=begun.run,
                     base_url=options["base_url"],
-                    budgets=[one for several in options["budgets"] for one in several],
+                    budgets=budgets,
                     concurrency=options["concurrency"],
                     attempts=options["attempts"],
                     strict=options["strict"],
@@ -216,6 +218,7 @@ async def run_job(
             attempts=attempts,
             strict=strict,
             started=started,
+            on_slowed=print_slowed,
         )
         runner.progress.total = total
         with _stop_on_interrupt(runner), _shown(runner.progress, limiter, quiet):
@@ -293,6 +296,10 @@ def progress_line(progress: Progress, limiter: Limiter, clock: Clock) -> str:
     return " · ".join(parts)
 
 
+_ON_WITH = {"budget": "a larger --budget", "unpriced": "a price (--prices FILE), or unpriced:allow in --budget,"}
+"""What a job that was stopped needs besides --resume, where that is no matter of waiting."""
+
+
 def print_summary(report: Report, output: str | None, ledger: str | None) -> None:
     """Print how a job ended, for people."""
     p, totals = report.progress, report.totals
@@ -332,8 +339,15 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
     if p.stopped:
         click.echo(f"stopped   {p.stopped}")
         if output:
-            how = "a larger --budget" if p.stopped_by == "budget" else "the same command"
+            how = _ON_WITH.get(p.stopped_by, "the same command")
             click.echo(f"go on     with {how} and --resume; nothing that is done is sent again")
+
+
+def print_slowed(error: OverBudget) -> None:
+    """Say for which budget a job waits, and about until when; the live line does not tell it from a job that hangs."""
+    wait = timedelta(microseconds=error.retry_after_us or 0)
+    until = (datetime.now(UTC) + wait).strftime("%Y-%m-%d %H:%M:%S")
+    click.echo(f"waiting for budget {error.budget}: it has room for the next request at about {until} UTC", err=True)
 
 
 def print_waits(waits: Waits) -> None:

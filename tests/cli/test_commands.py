@@ -111,7 +111,7 @@ def test_errors_are_one_line_that_says_what_to_do(
         (["nothing"], "No such command 'nothing'"),
         (["run"], "Missing argument 'FILE'"),
         (["run", "job.jsonl", "--tier", "tier_1"], "Missing option '-o'"),
-        (["run", "job.jsonl", "-o", "out.jsonl"], "--tier tier_1, or --rpm/--tpm"),
+        (["run", "job.jsonl", "-o", "out.jsonl"], "--tier build, or --rpm/--tpm"),
         (["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "0"], "Invalid value for '--rpm'"),
         (["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--headroom", "1"], "Invalid value for '--headroom'"),
         (["run", "job.jsonl", "-o", "out.jsonl", "--rpm", "1", "--colour"], "No such option"),

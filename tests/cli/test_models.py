@@ -97,6 +97,19 @@ def test_models_prints_prices_to_their_last_digit(ratecard: Callable[..., Any]) 
     assert "0.875" in ratecard("models", "o3", "--at", AT).out
 
 
+def test_a_fine_tuned_model_has_the_card_of_its_base_and_not_its_prices(ratecard: Callable[..., Any]) -> None:
+    """Limits and abilities are the base's; what a fine-tune costs no table states, so no price is shown as its own."""
+    name = "ft:gpt-4o-mini:acme::1"
+    tuned, base = (ratecard("models", model, "--json").document for model in (name, "gpt-4o-mini"))
+    assert (tuned["model"], tuned["fine_tuned_from"], tuned["prices"]) == (name, "gpt-4o-mini", {})
+    assert base["fine_tuned_from"] is None
+    assert base["prices"]
+    assert all(tuned[key] == base[key] for key in ("context_window", "limits", "endpoints", "shutdown"))
+    lines = ratecard("models", name).out.splitlines()
+    assert f"{'prices':<20} a fine-tune's own, not known" in lines
+    assert not any(line.startswith("price ") for line in lines)
+
+
 def test_models_lists_all_and_reads_dates_and_snapshots(ratecard: Callable[..., Any]) -> None:
     """Without a model every card is listed with its prices of that day; a snapshot's name finds its model's card."""
     documents = ratecard("models", "--json").document
@@ -109,7 +122,6 @@ def test_models_lists_all_and_reads_dates_and_snapshots(ratecard: Callable[..., 
     assert len(after) == 54
     assert max(map(len, after)) <= 80
     assert ratecard("models", "o3-pro-2025-06-10", "--json").document["model"] == "o3-pro"
-    assert ratecard("models", "ft:gpt-4o-mini:acme::1", "--json").document["model"] == "gpt-4o-mini"
     assert "did you mean gpt-5.6-terra" in ratecard("models", "gpt-56-terra").err
     only = ratecard("models", "o3-pro", "--tier", "tier_2", "--json").document["limits"]
     assert set(only) == {"tier_2"}

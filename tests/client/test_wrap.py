@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +353,13 @@ def test_cancelling_a_waiting_call_gives_its_place_back(server: Emulator) -> Non
         return len(limiter.gate("o3").line), len(list(ledger.entries()))
 
     assert asyncio.run(main()) == (0, 1)
+
+
+def test_a_warning_points_at_the_program_and_not_into_a_library() -> None:
+    """The line that made the call is named, however deep in the client the warning came up."""
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={"id": "r", "output": []})))
+    plain = openai.OpenAI(api_key="x", http_client=http)
+    client = ratelimit.wrap(plain, limits={"rpm": 100}, at=date(2026, 11, 24))
+    with pytest.warns(ratelimit.RatecardWarning, match="o3 shuts down on") as caught:
+        client.responses.create(model="o3", input="x")
+    assert [Path(one.filename) for one in caught] == [Path(__file__)]

@@ -24,7 +24,7 @@ from pricing.budget import Alert
 from pricing.budget_file import load_budgets, read_budgets
 from pricing.errors import ConfigError, OverBudget, TableError
 from pricing.prices import PriceRow
-from ratelimit.context import deadline
+from ratelimit.context import CURRENT, CallContext, deadline
 
 ROW = PriceRow("m/standard/2026-01-01", "m", "standard", date(2026, 1, 1), None, {"input": 1}, False, "")
 HOUR_US = 3_600_000_000
@@ -213,10 +213,14 @@ def test_a_call_under_a_slow_budget_waits_and_is_sent(monkeypatch: pytest.Monkey
         inner, ledger=ledger, budget="0.04 USD/hour slow", at=date(2026, 9, 15)
     )
     body = {"model": "o3", "input": "x", "max_output_tokens": 1000, "service_tier": "default"}
+    told: list[OverBudget] = []
+    token = CURRENT.set(CallContext(on_slowed=told.append))
     with httpx2.Client(transport=transport) as client:
         for number in range(4):
             reply["id"] = f"r{number}"
             assert client.post("http://test/v1/responses", json=body).status_code == 200
+    CURRENT.reset(token)
+    assert [str(error.budget) for error in told] == ["0.04 USD/hour slow"] * len(pauses)
     assert ledger.totals().posted_count == 4
     assert 0 < max(pauses) <= 5_000_000
     assert 0.7 * HOUR_US < sum(pauses) < HOUR_US

@@ -119,12 +119,33 @@ def test_the_budget_counts_this_job_only(output: str, job: Any, serve: Callable[
 def test_a_request_nobody_can_price_is_not_sent_under_a_budget(
     job: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
 ) -> None:
-    """A model without a price could cost anything: under a budget it stops the job, and the message says why."""
+    """A model without a price could cost anything: a budget lets none of the job out, and one line says what helps."""
     server = serve()
-    job.write([request_line(0, model="a-model-nobody-priced")])
+    job.write([request_line(0, model="o3-prro"), request_line(1)])
     ended = job.wait(job.spawn(server, "--budget", "1"))
+    assert (ended.code, ended.out) == (1, "")
+    for words in (f"{job.job}: ", "o3-prro (did you mean o3-pro", "--prices", "unpriced:allow", "nothing was sent"):
+        assert words in ended.err
+    assert server.counters()["requests"] == 0
+    assert not job.output.exists()
+    for harmless in ("1 unpriced:allow", "1 warn", "1 USD/day tag:team=search"):
+        job.output.unlink(missing_ok=True)
+        assert job.run(server, "--budget", harmless).code == 0
+
+
+def test_a_request_without_a_price_that_only_the_run_can_see_stops_it(
+    job: Any, serve: Callable[..., Any], request_line: Callable[..., Any]
+) -> None:
+    """A service tier that the model has no price in is met on the way; no larger budget is asked for then."""
+    server = serve()
+    line = request_line(0)
+    line["body"]["service_tier"] = "flex"
+    job.write([line])
+    ended = job.run(server, "--budget", "1")
     assert ended.code == 3
     assert "no price" in ended.out
+    assert "larger --budget" not in ended.out
+    assert "go on     with a price" in ended.out
     assert server.counters()["requests"] == 0
 
 
