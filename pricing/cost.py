@@ -125,6 +125,8 @@ def cost(
         service_tier = "batch"
     elif completion_window is not None and completion_window != "soonest":
         service_tier = f"window_{completion_window}"
+    if region is not None:
+        (prices or shipped_prices()).check_region(region)
     answer = _cost(usage, model, service_tier, region, at, prices)
     if strict and isinstance(answer, Unpriced):
         raise UnpricedError(answer.reason)

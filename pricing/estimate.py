@@ -115,6 +115,8 @@ def estimate(
     if count is None:
         count = count_input(body if body.get("model") == name else {**body, "model": name}, endpoint)
     table, day = prices or shipped_prices(), day_of(at)
+    if region is not None:
+        table.check_region(region)
     tier = service_tier if service_tier is not None else asked_tier(body)
     row = price_row(name, "batch" if batch else tier, day, table)
     if is_media(endpoint):

@@ -95,8 +95,11 @@ class Ledger:
             raise ConfigError(f"a ledger's path is the name of a file, not {self.path!r}; None keeps it in memory")
         if type(lease_s) is not int or lease_s <= 0:
             raise ConfigError(f"lease_s is a whole number of seconds, more than none; not {lease_s!r}")
-        if self.path is not None and not create and not os.path.exists(self.path):
-            raise LedgerError(f"{self.path}: no such ledger")
+        if self.path is not None and not create:
+            if not os.path.exists(self.path):
+                raise LedgerError(f"{self.path}: no such ledger")
+            if os.path.isfile(self.path) and not os.path.getsize(self.path):
+                raise LedgerError(f"{self.path}: not a ledger: the file is empty")  # SQLite would make it one
         self._lease_us = lease_s * US_PER_S
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
         if self.path is None:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .cards import CardTable, ModelCard, Source, load_cards
+from .errors import ConfigError
 from .resources import data_path
 
 PICO_PER_USD_PER_MTOK = 10**6
@@ -231,6 +232,12 @@ class PriceTable:
         kinds = dict.fromkeys(fee.kind for layer in self.layers for fee in layer.fees)
         found = (self.fee(kind, model, at) for kind in kinds)
         return [fee for fee in found if fee is not None]
+
+    def check_region(self, region: str) -> None:
+        """Raise ConfigError for a region that no host of the API processes in."""
+        known = sorted(set(self._regions.values()))
+        if region not in known:
+            raise ConfigError(f"unknown region {region!r}; known: {', '.join(known)}")
 
     def uplift(self, model: str) -> int | None:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""

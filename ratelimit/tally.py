@@ -160,7 +160,10 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
     # What is wrong with an overlay is told before anything is read; what has changed since the last job is read anew.
-    work = _Work(path, options, load_prices(overlay=options.prices).version)
+    prices = load_prices(overlay=options.prices)
+    if options.region is not None:
+        prices.check_region(options.region)
+    work = _Work(path, options, prices.version)
     _learned.cache_clear()
     _learned(options.ledger)
     unique = Unique()

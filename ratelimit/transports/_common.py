@@ -119,6 +119,8 @@ def make_accountant(
             raise ConfigError(f"tags are text to text, not {key!r}: {value!r}")
     if region is not None and not (isinstance(region, str) and region):
         raise ConfigError(f'region is the name of a region, such as "eu", not {region!r}')
+    if region is not None:
+        (_table(prices) or load_prices()).check_region(region)
     return Accountant(
         ledger, budgets=budgets, tags=tags, prices=_table(prices), at=at, ask_usage=ask_usage, region=region
     )

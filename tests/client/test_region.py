@@ -165,3 +165,15 @@ def test_a_budget_never_spends_more_than_it_held_for_searches() -> None:
     assert entry.cost is not None
     assert entry.worst is not None
     assert Usd.parse("0.05") < entry.cost <= entry.worst
+
+
+def test_a_word_that_is_no_region_is_refused_wherever_it_is_given() -> None:
+    """A region that no host processes in adds nothing to a price: it is an error that names the known ones."""
+    known = "unknown region 'mars'; known: ae, au, eu, in, jp, us"
+    body = {"model": "gpt-5.6-terra", "input": "x"}
+    with pytest.raises(ConfigError, match=known):
+        pricing.cost({"input_tokens": 1, "output_tokens": 1}, model="gpt-5.6-terra", region="mars")
+    with pytest.raises(ConfigError, match=known):
+        pricing.estimate(body, region="mars")
+    with pytest.raises(ConfigError, match=known):
+        ratelimit.wrap(openai.OpenAI(api_key="x"), limits={"rpm": 1}, ledger=pricing.Ledger(), region="mars")

@@ -436,3 +436,12 @@ def test_only_what_was_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert b"run 39" in data
     for secret in ("sk-secret", str(Path.cwd()), sys.executable, str(tmp_path)):
         assert secret.encode() not in data
+
+
+def test_who_only_reads_makes_no_ledger_of_an_empty_file(tmp_path: Path) -> None:
+    """An empty file is no ledger yet: reading it is an error and leaves it empty."""
+    path = tmp_path / "empty.db"
+    path.touch()
+    with pytest.raises(LedgerError, match="not a ledger: the file is empty"):
+        Ledger(path, create=False)
+    assert path.read_bytes() == b""
