@@ -68,6 +68,7 @@ class Window:
     __slots__ = (
         "_by_number",
         "_charges",
+        "_first",
         "_seq",
         "_sum_us",
         "closed_until_us",
@@ -84,6 +85,7 @@ class Window:
         self._by_number: dict[int, list[int]] = {}
         self._sum_us = 0
         self._seq = 0
+        self._first = 0  # no charge before this number can be given back
         self.closed_until_us = 0
 
     tat_us = 0  # a late request stays in the server's window for as much longer, however full ours was
@@ -139,7 +141,7 @@ class Window:
 
     def refund(self, number: int, back_us: int) -> int:
         entry = self._by_number.get(number)
-        if entry is None:
+        if entry is None or number < self._first:
             return 0
         back_us = min(back_us, entry[1])
         entry[1] -= back_us
@@ -157,7 +159,9 @@ class Window:
         known_us = sum(charge_us for at_us, charge_us, *_ in self._charges if clear_us is None or at_us >= act_us)
         missing_us = min(tat_us - now_us, self.window_us) - known_us
         if missing_us > 0:
+            # What was charged before is in the observation, whatever becomes of it: as in a bucket.
             self._seq += 1
+            self._first = self._seq
             self._charges = deque(sorted([*self._charges, [act_us, missing_us, self._seq, _UNKNOWN_US]]))
             self._sum_us += missing_us
 
