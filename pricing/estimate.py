@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .cards import resolve
 from .cost import Unpriced, day_of, no_uplift, price_row, shipped_prices
 from .errors import ConfigError
-from .media import SPEECH, characters_of, is_media, most_image_tokens, why_unknown
+from .media import IMAGES, SPEECH, characters_of, draws, is_media, most_image_tokens, why_unknown
 from .money import Usd
 from .tokens import Count, count_input
 from .tools import most_fees
@@ -108,7 +108,7 @@ def estimate(
     if not isinstance(name, str) or not name:
         raise ConfigError("the body names no model; give model=")
     if endpoint is None:
-        endpoint = guess_endpoint(body)
+        endpoint = guess_endpoint(body, name)
         if endpoint is None:
             raise ConfigError('the body has neither "input" nor "messages" nor "prompt"; give endpoint=')
     count = input_count
@@ -119,6 +119,8 @@ def estimate(
         table.check_region(region)
     tier = service_tier if service_tier is not None else asked_tier(body)
     row = price_row(name, "batch" if batch else tier, day, table)
+    if draws(name) and not is_media(endpoint):
+        row = Unpriced(f"{name} makes images of a prompt ({IMAGES}), and {endpoint} is for text", name)
     if is_media(endpoint):
         return _of_media(row, body, endpoint, name, count, day, table, region)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count, prior)
@@ -137,7 +139,7 @@ def _of_media(
     region: str | None,
 ) -> Estimate:
     """Estimate a call that draws, listens or speaks: its price, where something bounds it."""
-    written = most_image_tokens(body, model) if endpoint == "/v1/images/generations" else None
+    written = most_image_tokens(body, model) if endpoint == IMAGES else None
     why = why_unknown(endpoint, body, model)
     basis = f"unknown: {why}"
     answer: CostRange | Unpriced = Unpriced(why, model)
@@ -156,14 +158,16 @@ def _of_media(
     return Estimate(model, endpoint, count, tokens, tokens, tokens, tokens, basis, answer)
 
 
-def guess_endpoint(body: Mapping[str, Any]) -> str | None:
-    """Tell which endpoint a bare body is for by its shape; None when it fits none."""
+def guess_endpoint(body: Mapping[str, Any], model: str | None = None) -> str | None:
+    """Tell which endpoint a bare body is for by its shape and its model; None when it fits none."""
     if "messages" in body:
         return "/v1/chat/completions"
+    name = model or body.get("model")
     if "input" in body:
-        model = body.get("model")
-        return "/v1/embeddings" if isinstance(model, str) and "embedding" in model else "/v1/responses"
-    return "/v1/completions" if "prompt" in body else None
+        return "/v1/embeddings" if isinstance(name, str) and "embedding" in name else "/v1/responses"
+    if "prompt" not in body:
+        return None
+    return IMAGES if isinstance(name, str) and draws(name) else "/v1/completions"
 
 
 def reasons(model: str) -> bool:
@@ -294,7 +298,11 @@ def _range(
         return dearest
     likely_row = row.at_length(count.tokens) or row
     rate_in = likely_row.common.input or 0
-    rate_out = (likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)) or 0
+    rate_out = likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)
+    if rate_out is None:
+        if worst:  # what has a price for images or sound alone is not free for text
+            return Unpriced(f"{row.id} has no price for {kind.replace('_', ' ')} tokens", row.model)
+        rate_out = 0
     likely = count.tokens * rate_in
     low, high, middle = likely + p50 * rate_out, likely + p95 * rate_out, likely + mean * rate_out
     points = 0 if region is None else prices.uplift(row.model)

@@ -15,7 +15,7 @@ from .cost import Unpriced
 if TYPE_CHECKING:
     from .prices import PriceRow
 
-SPEECH = "/v1/audio/speech"
+IMAGES, SPEECH = "/v1/images/generations", "/v1/audio/speech"
 PARTIAL_IMAGE_TOKENS = 100
 """Output tokens of each image that is sent while it is still being drawn (image generation guide, 2026-07-15)."""
 _CALLS = ("/v1/images/", "/v1/audio/")
@@ -24,6 +24,14 @@ _CALLS = ("/v1/images/", "/v1/audio/")
 def is_media(endpoint: str) -> bool:
     """Say whether an endpoint draws, listens or speaks."""
     return endpoint.startswith(_CALLS)
+
+
+def draws(model: str) -> bool:
+    """Say whether a model's card is of one that makes images of a prompt, and writes nothing."""
+    card = resolve(model)
+    if card is None or card.endpoints.get("v1/completions"):
+        return False
+    return bool(card.image_output_tokens) or card.endpoints.get("v1/images/generations") is True
 
 
 def images_of(body: Mapping[str, Any]) -> int:
@@ -58,7 +66,7 @@ def characters_of(body: Mapping[str, Any], row: PriceRow | Unpriced) -> int | No
 
 def why_unknown(endpoint: str, body: Mapping[str, Any], model: str) -> str:
     """Say why nobody can tell beforehand what such a call costs."""
-    if endpoint == "/v1/images/generations":
+    if endpoint == IMAGES:
         asked = ", ".join(f"{key} {body[key]!r}"[:60] for key in ("quality", "size") if isinstance(body.get(key), str))
         return f"no source says how many tokens an image of {model} takes" + (f" at {asked}" if asked else "")
     if endpoint.startswith("/v1/images/"):

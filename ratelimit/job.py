@@ -22,7 +22,7 @@ from pricing.estimate import guess_endpoint
 from .demand import normal_endpoint
 from .errors import ConfigError
 
-ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions")
+ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/images/generations")
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 

@@ -182,3 +182,9 @@ def test_resuming_a_file_that_is_no_output_changes_nothing(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"notes\.txt:1: not a line of results"):
         Results(out, resume=True)
     assert out.read_text() == "dear diary\n"
+
+
+def test_a_bare_prompt_for_an_image_model_is_for_images() -> None:
+    """A job's bare line goes where its model is offered: pictures are not asked of the endpoint of texts."""
+    line = parse_line(1, b'{"model": "gpt-image-2", "prompt": "a parcel"}')
+    assert isinstance(line, Line) and line.endpoint == "/v1/images/generations"

@@ -14,12 +14,14 @@ from pricing.cards import resolve
 from pricing.cost import Unpriced, cost
 from pricing.errors import ConfigError
 from pricing.estimate import NO_CARD_WORST, CostRange, Estimate, estimate
+from pricing.prices import load_prices
 from pricing.tokens import Count, count_input, count_tokens
 from pricing.usage import Usage
 from ratelimit.demand import demand
 from ratelimit.tiers import POLICIES
 
 DAY = date(2026, 7, 15)
+IMAGE_DAY = date(2026, 11, 24)
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/moderations")
 
 
@@ -269,3 +271,39 @@ def test_the_worst_case_is_the_dearer_of_both_lengths_that_an_input_may_have() -
     about = Count(272_000, 271_000, 273_000, False)
     used = cost(Usage(272_000, output_tokens=100_000), model="gpt-5.4", service_tier="priority", at=DAY)
     assert dollars(estimate(body, at=DAY, input_count=about)).worst == used.total
+
+
+@pytest.mark.parametrize("model", ["gpt-image-2", "gpt-image-1.5"])
+@pytest.mark.parametrize("where", ["body", "argument"])
+def test_a_bare_request_of_an_image_model_is_read_as_images(model: str, where: str) -> None:
+    """A prompt for a model that draws costs what its images take, and never nothing for its output."""
+    body = {"prompt": "a parcel", "size": "1024x1024", "quality": "high"}
+    guess = (
+        estimate({**body, "model": model}, at=IMAGE_DAY)
+        if where == "body"
+        else estimate(body, model=model, at=IMAGE_DAY)
+    )
+    assert guess.endpoint == "/v1/images/generations"
+    rates = {"gpt-image-2": (7_050, 30), "gpt-image-1.5": (4_160, 32)}[model]
+    assert dollars(guess).mean.pico >= rates[0] * rates[1] * 10**6
+
+
+@pytest.mark.parametrize("body", [{"input": "a parcel"}, {"messages": [{"role": "user", "content": "a parcel"}]}])
+def test_an_image_model_has_no_price_where_only_text_is_written(body: dict[str, Any]) -> None:
+    """An image model asked for text is unpriced by name, whatever its row prices."""
+    for model in ("gpt-image-2", "gpt-image-1.5"):
+        guess = estimate({"model": model, **body}, at=IMAGE_DAY)
+        assert isinstance(guess.cost, Unpriced) and model in guess.cost.reason
+
+
+def test_output_without_a_price_is_never_free(tmp_path: Any) -> None:
+    """A row that prices no text output leaves a request for text unpriced, at its mean as at its worst."""
+    path = tmp_path / "prices.yaml"
+    path.write_text(
+        'version: 1\ncurrency: USD\nsources: {acme: {url: "https://acme.example", read: "2026-07-01"}}\nrows:\n'
+        '  - {model: o3, service_tier: standard, effective_from: "2026-07-01", source: acme,\n'
+        '     usd_per_mtok: {input: "1", output_image: "30"}}\n',
+        encoding="utf-8",
+    )
+    guess = estimate({"model": "o3", "input": "Hello!"}, at=DAY, prices=load_prices(overlay=path))
+    assert isinstance(guess.cost, Unpriced) and "no price for output tokens" in guess.cost.reason
