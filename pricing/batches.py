@@ -27,7 +27,7 @@ from .ledger import Ledger
 from .money import Usd
 from .prices import PriceTable, load_prices
 from .totals import Totals, fold
-from .usage import Usage
+from .usage import Usage, usage_of_work
 
 CHUNK = 1_000
 """Lines settled in one transaction: others wait no longer than these take."""
@@ -252,7 +252,7 @@ def _read(line: Any) -> _Reply | str:
         isinstance(error, Mapping) if status is None else not 200 <= status < 300,
         status,
         body,
-        Usage.from_reply(body),
+        Usage.from_reply(body) if usage_of_work(body.get("usage")) is not None else None,
         _text(response.get("request_id")),
         code if isinstance(code, str) and _CODE.fullmatch(code) else "",
     )

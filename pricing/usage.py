@@ -189,6 +189,15 @@ def _common(usage: dict[str, Any]) -> Usage | None:
     return None
 
 
+def usage_of_work(usage: Any) -> Usage | None:
+    """Read the usage of a reply that did its work; as Usage.from_response, but counts that are all 0 tell nothing.
+
+    No model answers without reading: such zeros are a server's gap, and would post a call as exactly free.
+    """
+    found = Usage.from_response(usage)
+    return None if found is None or not any(found.as_dict().values()) else found
+
+
 def with_tools(usage: Usage, counts: Mapping[str, int], notes: tuple[str, ...] = ()) -> Usage:
     """Add the calls of hosted tools to the usage of a reply."""
     return Usage(**{**usage.as_dict(), **counts}, notes=(*usage.notes, *notes), requests=usage.requests)

@@ -26,7 +26,7 @@ from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
 from pricing.tokens import count_tokens
 from pricing.tools import unseen_calls
-from pricing.usage import Usage, with_tools
+from pricing.usage import Usage, usage_of_work, with_tools
 
 from .context import CURRENT
 from .errors import OverBudget, RatecardWarning
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _UNDECIDED = (None, "", "auto")
 """Service tiers that leave the choice to the project's setting, which may be priority."""
 _DEAREST = "priority"
+_UNWORKED = ("failed", "cancelled")
+"""Responses that may have ended before the model read anything: their zeros are believed."""
 
 
 class Accountant:
@@ -226,14 +228,15 @@ class Accountant:
         """
         if is_media(call.endpoint):
             return self._reckon_media(call, outcome)
-        running = Usage.from_response(outcome.usage)
+        running = usage_of_work(outcome.usage)
         model = outcome.model or call.model
         seen = count_tokens(outcome.text, model) if outcome.text else 0
         read = call.count.tokens
         if running is not None:
             seen, read = max(seen, running.total_output), running.total_input
         if outcome.usage is not None and running is None:
-            what = "the reply's usage is unreadable"
+            zeros = Usage.from_response(outcome.usage) is not None
+            what = "the reply's usage is all zeros" if zeros else "the reply's usage is unreadable"
         elif seen:
             what = f"the stream {'carried no usage' if outcome.complete else 'was cut before its usage'}"
         else:
@@ -326,7 +329,8 @@ def _used(call: Call, outcome: Outcome) -> Usage | None:
     """The usage of a whole reply, and what its hosted tools are billed for; None when nobody knows."""
     if not outcome.complete and call.endpoint.startswith("/v1/images/") and images_of(call.body) > 1:
         return None  # each image of a stream tells its own, and the last may not have come
-    usage = Usage.from_response(outcome.usage) if outcome.final else None
+    read = Usage.from_response if outcome.state in _UNWORKED else usage_of_work
+    usage = read(outcome.usage) if outcome.final else None
     if usage is not None and call.endpoint == SPEECH:  # what it has made is sound, though it does not say so
         counts = usage.as_dict()
         counts["output_audio_tokens"] = counts.get("output_audio_tokens", 0) + counts["output_tokens"]

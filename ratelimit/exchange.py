@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from pricing.usage import Usage
+from pricing.usage import usage_of_work
 
 from .call import Call
 from .clock import MonotonicClock
@@ -322,7 +322,7 @@ class Visit:
             if on_refused is not None:
                 guarded("on_refused", on_refused, refusal)
         elif reservation.demand.refunds and outcome.status == 200 and outcome.final:
-            used = Usage.from_response(outcome.usage)
+            used = usage_of_work(outcome.usage)
             if used is not None:
                 # No bucket is fuller than full, whatever number a reply states.
                 full = [limit.capacity for limit in reservation.gate.lane.limits if limit.unit == "tokens"]

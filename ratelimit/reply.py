@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pricing.tools import Billed, billed_tools
-from pricing.usage import Usage
+from pricing.usage import usage_of_work
 
 from ._json import loads
 
@@ -343,7 +343,7 @@ def _is_final(event: dict[str, Any], complete: bool, finished: bool) -> bool:
 
 
 def _is_readable(event: dict[str, Any]) -> bool:
-    return Usage.from_response(_about(event).get("usage")) is not None
+    return usage_of_work(_about(event).get("usage")) is not None
 
 
 def _said(event: dict[str, Any] | None) -> Iterator[str]:

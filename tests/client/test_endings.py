@@ -259,6 +259,51 @@ def test_beside_an_unreadable_usage_the_text_still_counts() -> None:
     assert "unreadable" in entry.why
 
 
+ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
+@pytest.mark.parametrize("budget", [None, "20 USD"])
+def test_a_usage_of_zeros_is_never_an_exact_bill_of_nothing(streamed: bool, budget: str | None) -> None:
+    """A reply that was written cannot have taken no token at all: such a call counts as one that told no usage."""
+    ledger, document = Ledger(), {**CHAT, "usage": ZEROS}
+
+    def answer(_: Any) -> Any:
+        said = sse(chunk(content="hello " * 5_000), document)
+        return streaming(httpx2, said) if streamed else httpx2.Response(200, json=document)
+
+    client = wrapped(answer, ledger=ledger, budget=budget)
+    if streamed:
+        stream_chat(client, max_completion_tokens=9_000)
+    else:
+        client.chat.completions.create(model="o3", messages=MESSAGES, max_completion_tokens=9_000)
+    entry = only(ledger)
+    assert not entry.exact
+    assert "all zeros" in entry.why
+    counted = entry.cost if entry.state == "posted" else entry.estimate
+    assert counted is not None
+    assert counted > Usd.ZERO
+    assert not streamed or entry.usage["output_tokens"] > 5_000
+
+
+def test_the_zeros_of_a_response_that_failed_are_believed() -> None:
+    """A response that failed before a token was read says so, and costs nothing."""
+    ledger = Ledger()
+    body = {**RESPONSE, "status": "failed", "usage": {"input_tokens": 0, "output_tokens": 0}}
+    wrapped(lambda _: httpx2.Response(200, json=body), ledger=ledger).responses.create(model="o3", input="x")
+    assert (only(ledger).state, only(ledger).exact, only(ledger).cost) == ("posted", True, Usd.ZERO)
+
+
+def test_a_usage_of_zeros_gives_no_room_back() -> None:
+    """Where replies give back what they did not take, one that tells nothing gives nothing back."""
+    limiter = ratelimit.Limiter(limits={"tpm": 100_000}, policy="conservative", at=DAY)
+    body = {**RESPONSE, "usage": {"input_tokens": 0, "output_tokens": 0}}
+    wrapped(lambda _: httpx2.Response(200, json=body), limiter=limiter).responses.create(
+        model="o3", input="x", max_output_tokens=50_000
+    )
+    assert limiter.store.backlog_us("o3:tpm") > 25_000_000
+
+
 def test_a_number_python_cannot_read_loses_no_reply() -> None:
     """Five thousand digits are no JSON that Python reads: the bytes arrive, and the call counts at its estimate."""
     raw = json.dumps({**CHAT, "usage": {"prompt_tokens": 0}}).replace(": 0}", ": 1" + "0" * 5_000 + "}").encode()

@@ -187,4 +187,5 @@ def test_resuming_a_file_that_is_no_output_changes_nothing(tmp_path: Path) -> No
 def test_a_bare_prompt_for_an_image_model_is_for_images() -> None:
     """A job's bare line goes where its model is offered: pictures are not asked of the endpoint of texts."""
     line = parse_line(1, b'{"model": "gpt-image-2", "prompt": "a parcel"}')
-    assert isinstance(line, Line) and line.endpoint == "/v1/images/generations"
+    assert isinstance(line, Line)
+    assert line.endpoint == "/v1/images/generations"

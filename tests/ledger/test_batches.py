@@ -157,6 +157,7 @@ def test_a_booking_says_what_is_known(ledger: Ledger) -> None:
         ),
         ({"custom_id": "line 1", "response": {"status_code": 500, "body": None}}, "voided", "HTTP 500: not billed"),
         (served(1, usage=None), "expired", UNKNOWN),
+        (served(1, usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}), "expired", UNKNOWN),
         ({"custom_id": "line 1", "response": {"status_code": "400"}}, "expired", UNKNOWN),
         (served(1, status="failed"), "posted", ""),
         (served(1, model="nobody-priced-this"), "posted", "no price row for 'nobody-priced-this'"),
