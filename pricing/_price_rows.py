@@ -15,7 +15,9 @@ from ._yaml import Node, read_table
 from .cards import CardTable, Source, read_model, read_source, read_sources, read_version
 from .prices import PICO_PER_USD_PER_MTOK, Adjustment, Fee, Layer, PriceRow, Uplift, load_prices
 
-_PERCENT = re.compile(r"[+-](0|[1-9][0-9]{0,2})(\.[0-9]{1,2})?")
+_PERCENT = re.compile(r"[+-](0|[1-9][0-9]{0,3})(\.[0-9]{1,2})?")
+MOST_POINTS = 100_000
+"""Basis points of the largest surcharge that is believed: ten times the price on top of it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _WORDS = ("service_tiers", "token_kinds", "billed_as")
 _PARTS = ("rows", "fees", "adjustments", "regional_uplift")
@@ -66,6 +68,7 @@ def read_layer(path: str | PathLike[str], cards: CardTable, below: tuple[Layer, 
     file = Path(path).name
     words = _Words(root, below, shipped=Path(path) == data_path("prices.yaml"))
     reader = _Reader(file, file + ":" if overlay else "", read_sources(root["sources"]), cards, words)
+    reader.priced = {model for layer in below for model, _ in layer.rows}
     return Layer(
         file,
         reader.rows(root["rows"]) if "rows" in root else {},
@@ -83,6 +86,8 @@ class _Reader:
 
     def __init__(self, file: str, prefix: str, sources: Mapping[str, Source], cards: CardTable, words: _Words) -> None:
         self.file, self.prefix, self.sources, self.cards, self.words = file, prefix, sources, cards, words
+        self.priced = set[str]()
+        """Models that have rows so far, in this file and in those below."""
 
     def rows(self, node: Node) -> dict[tuple[str, str], list[PriceRow]]:
         """Read the rows by model and tier, each from old to new; a row without an end ends where the next begins."""
@@ -111,7 +116,10 @@ class _Reader:
             required=("model", "service_tier", "effective_from", "source"),
             optional=("effective_until", *prices, "long_context"),
         )
-        model = read_model(fields["model"], self.cards)
+        model = fields["model"].text()
+        if not self.prefix or self.cards.named(model) is not None:  # an overlay may price what no card names
+            model = read_model(fields["model"], self.cards)
+        self.priced.add(model)
         tier = fields["service_tier"].text(self.words.tiers)
         days = _days(fields)
         if not any(key in fields for key in prices):
@@ -201,7 +209,11 @@ class _Reader:
         return Uplift(_basis_points(fields["percent"]), models or frozenset(), fields["not_before"].date(), hosts)
 
     def _models(self, node: Node | None) -> frozenset[str] | None:
-        return None if node is None else frozenset(read_model(item, self.cards) for item in node.items())
+        if node is None:
+            return None
+        return frozenset(
+            item.text() if item.text() in self.priced else read_model(item, self.cards) for item in node.items()
+        )
 
 
 def _days(fields: Mapping[str, Node]) -> tuple[date, date | None]:
@@ -224,8 +236,10 @@ def _basis_points(node: Node) -> int:
         node.fail(f'expected a percentage with its sign, such as "-15" or "+2.5", found {text[:40]!r}')
     whole, _, part = text[1:].partition(".")
     points = int(whole) * 100 + int(part.ljust(2, "0") or 0)
-    if text[0] == "-" and points > 10_000:
-        node.fail(f"{text} % takes off more than there is")
+    if text[0] == "-" and points >= 10_000:
+        node.fail(f"{text} % takes off all that there is: what is free is a row with prices of 0")
+    if points > MOST_POINTS:
+        node.fail(f"{text} % is more than +1000 %: more than ten times the price is a typing error")
     return -points if text[0] == "-" else points
 
 

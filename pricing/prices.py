@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .cards import CardTable, ModelCard, Source, load_cards
+from .cards import CardTable, Source, load_cards
 from .errors import ConfigError
 from .resources import data_path
 
@@ -109,8 +109,8 @@ class Fee(NamedTuple):
     def holds(self, at: date) -> bool:
         return self.effective_from <= at and (self.effective_until is None or at <= self.effective_until)
 
-    def is_for(self, card: ModelCard | None) -> bool:
-        return self.models is None or (card is not None and card.model in self.models)
+    def is_for(self, model: str) -> bool:
+        return self.models is None or model in self.models
 
 
 class Adjustment(NamedTuple):
@@ -183,6 +183,7 @@ class PriceTable:
             self.billed_as |= layer.billed_as
             if layer.uplift is not None:
                 self._regions |= layer.uplift.hosts
+        self._priced = {model for layer in self.layers for model, _ in layer.rows}
         self._found: dict[tuple[str, str | None, date], PriceRow | None] = {}
 
     def lookup(self, model: str, service_tier: str | None = None, at: date | None = None) -> PriceRow | None:
@@ -220,10 +221,10 @@ class PriceTable:
 
     def fee(self, kind: str, model: str, at: date) -> Fee | None:
         """Find what a call of a tool costs on a day, or a session, or storage; None when no fee is known."""
-        card = self._cards.named(model)
+        name = self._name(model)
         for layer in reversed(self.layers):
             for fee in reversed(layer.fees):
-                if fee.kind == kind and fee.holds(at) and fee.is_for(card):
+                if fee.kind == kind and fee.holds(at) and fee.is_for(name):
                     return fee
         return None
 
@@ -241,15 +242,21 @@ class PriceTable:
 
     def uplift(self, model: str) -> int | None:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""
-        card = self._cards.named(model)
+        card, name = self._cards.named(model), self._name(model)
         for layer in reversed(self.layers):
-            if layer.uplift is not None and card is not None:
-                if card.model in layer.uplift.models:
+            if layer.uplift is not None:
+                if name in layer.uplift.models:
                     return layer.uplift.basis_points
+                if card is None:
+                    continue
                 # What had a price on a day was released by then, whether or not a source tells when.
                 known = card.released or min((row.effective_from for row in self.rows(model)), default=None)
                 return 0 if known is not None and known < layer.uplift.older_than else None
         return None
+
+    def without_card(self) -> list[str]:
+        """List the models that overlays price and no card names: a name that was mistyped is among them."""
+        return sorted(model for model in self._priced if self._cards.named(model) is None)
 
     def has_price(self, model: str, at: date) -> bool:
         """Whether some service tier of a model has a price on a day."""
@@ -260,14 +267,16 @@ class PriceTable:
         return self._regions.get(host)
 
     def _name(self, model: str) -> str:
+        """The model as rows name it: by its card; without one by itself, or as any fine-tune of its base."""
         card = self._cards.named(model)
-        return card.model if card else model
+        if card is not None:
+            return card.model
+        if model not in self._priced and (base := self._cards.resolve(model)) is not None:
+            return f"ft:{base.model}"
+        return model
 
     def _search(self, model: str, service_tier: str | None, at: date) -> PriceRow | None:
-        card = self._cards.named(model)
-        if card is None:
-            return None
-        key = (card.model, self.tier(service_tier))
+        key = (self._name(model), self.tier(service_tier))
         above: list[Layer] = []
         for layer in reversed(self.layers):
             for row in reversed(layer.rows.get(key, [])):

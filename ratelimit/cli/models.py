@@ -43,7 +43,7 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
             for line in _table(documents, only_tier):
                 click.echo(line)
         return
-    card = resolve(model)
+    card = resolve(model) or (ModelCard(model) if table.rows(model) else None)
     if card is None:
         near = ", ".join(near_names(model))
         hint = f"did you mean {near}?" if near else "`ratecard models` lists them"
@@ -166,7 +166,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         label = key.replace("_", " ")
         if key == "prices":
-            if document["fine_tuned_from"]:
+            if document["fine_tuned_from"] and not value:
                 yield label, "a fine-tune's own, not known"
             yield from price_facts(value)
         elif key == "prices_ended":

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pricing.cards import load_cards
+from pricing.cards import load_cards, near_names
 from pricing.peers import Disagreement, compare
 from pricing.prices import load_prices
 from pricing.resources import data_path
@@ -44,8 +44,12 @@ def check(files: tuple[str, ...], prices: tuple[str, ...]) -> None:
         loader(path)
         click.echo(f"{path}: ok")
     for number, overlay in enumerate(prices, 1):
-        load_prices(overlay=prices[:number])
+        table = load_prices(overlay=prices[:number])
         click.echo(f"{overlay}: ok")
+    for model in table.without_card() if prices else ():
+        near = near_names(model)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        click.echo(f"{model} has a price and no card: it is priced under that very name{hint}", err=True)
 
 
 @command.command("diff")

@@ -67,6 +67,19 @@ def test_check_validates_overlays(ratecard: Callable[..., Any], overlay: str, tm
         assert ratecard(*command, "--prices", str(wrong)).err.startswith(f"error: {wrong}:4:")
 
 
+def test_a_model_without_a_card_is_shown_with_its_overlay_s_price(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """`models` shows what an overlay prices and no card names, and `tables check` names it: it may be mistyped."""
+    overlay = str(tmp_path / "own.yaml")
+    row = 'model: o3-mii, service_tier: standard, effective_from: "2026-01-01", source: contract'
+    Path(overlay).write_text(f'{HEAD}rows: [{{{row}, usd_per_mtok: {{input: "1", output: "2"}}}}]\n', "utf-8")
+    assert ratecard("models", "o3-mii").code == 1
+    assert "price standard" in ratecard("models", "o3-mii", "--prices", overlay, "--at", "2026-07-15").out
+    checked = ratecard("tables", "check", "--prices", overlay)
+    assert (checked.code, checked.out) == (0, f"{overlay}: ok\n")
+    assert "o3-mii has a price and no card" in checked.err
+    assert "did you mean o3-mini" in checked.err
+
+
 def test_a_region_is_in_the_estimate_and_in_the_run(ratecard: Callable[..., Any], tmp_path: Path) -> None:
     """--region adds a tenth to what is estimated, and to what the ledger of a job says."""
     line = '{"model": "gpt-5.6-terra", "input": "Why?", "max_output_tokens": 50}'

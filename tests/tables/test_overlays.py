@@ -160,6 +160,69 @@ def test_estimates_are_made_at_the_overlay_s_prices(write: Callable[..., Path]) 
     assert negotiated.mean < listed.mean
 
 
+UNCARDED = """rows:
+  - model: gpt-3.5-turbo-instruct
+    service_tier: standard
+    effective_from: "2026-01-01"
+    usd_per_mtok: {input: "1.50", output: "2"}
+    source: contract
+  - model: ft:gpt-4o-mini
+    service_tier: standard
+    effective_from: "2026-01-01"
+    usd_per_mtok: {input: "0.30", output: "1.20"}
+    source: contract
+  - model: "ft:gpt-4o-mini-2024-07-18:acme:own:1"
+    service_tier: standard
+    effective_from: "2026-01-01"
+    usd_per_mtok: {input: "3", output: "12"}
+    source: contract
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "dollars"),
+    [
+        ("gpt-3.5-turbo-instruct", "3.5"),
+        ("ft:gpt-4o-mini-2024-07-18:acme:own:1", "15"),
+        ("ft:gpt-4o-mini-2024-07-18:acme::AbC2", "1.5"),
+        ("ft:gpt-4o-mini:acme::AbC2", "1.5"),
+        ("gpt-4o-mini", "0.75"),
+        ("ft:gpt-4o-2024-08-06:acme::AbC2", None),
+        ("nobody-priced-this", None),
+    ],
+)
+def test_an_overlay_prices_what_no_card_names(write: Callable[..., Path], model: str, dollars: str | None) -> None:
+    """A model without a card has the price of its own row; a fine-tune its own, or that of its base's fine-tunes."""
+    table, day = load_prices(overlay=write(UNCARDED)), date(2026, 7, 1)
+    answer = cost(Usage(1_000_000, output_tokens=1_000_000), model=model, at=day, prices=table)
+    guess = estimate({"model": model, "prompt": "word", "max_tokens": 5}, at=day, prices=table)
+    if dollars is None:
+        assert isinstance(answer, Unpriced)
+        assert isinstance(guess.cost, Unpriced)
+    else:
+        assert answer.total == Usd.parse(dollars)
+        assert not isinstance(guess.cost, Unpriced)
+        assert guess.cost.mean > Usd.ZERO
+
+
+def test_a_discount_and_a_fee_may_name_what_the_overlay_prices(write: Callable[..., Path]) -> None:
+    """Once an overlay prices a model that has no card, the adjustments and fees of those above it may name it."""
+    parts = """adjustments: [{percent: "-50", models: [gpt-3.5-turbo-instruct], effective_from: "2026-01-01", source: contract}]
+fees: [{fee: x, models: [gpt-3.5-turbo-instruct], effective_from: "2026-01-01", usd_per_1k: "1", source: contract}]
+"""  # noqa: E501
+    table = load_prices(overlay=[write(UNCARDED), write(parts, "more.yaml")])
+    answer = cost(Usage(1_000_000), model="gpt-3.5-turbo-instruct", at=date(2026, 7, 1), prices=table, strict=True)
+    assert answer.total == Usd.parse("0.75")
+    assert table.fee("x", "gpt-3.5-turbo-instruct", date(2026, 7, 1)) is not None
+    assert table.fee("x", "o3", date(2026, 7, 1)) is None
+
+
+def test_a_whole_table_prices_models_with_cards_only(write: Callable[..., Path]) -> None:
+    """What overlays may, the table itself may not: there a name without a card is a mistake."""
+    with pytest.raises(TableError, match="unknown model 'gpt-3.5-turbo-instruct'"):
+        load_prices(write(UNCARDED))
+
+
 WRONG = {
     "nothing in it": ("", "expected at least one of rows, fees, adjustments, regional_uplift"),
     "no sign": (
@@ -168,7 +231,15 @@ WRONG = {
     ),
     "more than all": (
         'adjustments: [{percent: "-101", effective_from: "2026-01-01", source: contract}]',
-        "takes off more than there is",
+        "takes off all that there is",
+    ),
+    "all": (
+        'adjustments: [{percent: "-100", effective_from: "2026-01-01", source: contract}]',
+        "takes off all that there is",
+    ),
+    "more than ten times": (
+        'adjustments: [{percent: "+1000.01", effective_from: "2026-01-01", source: contract}]',
+        "is more than +1000 %",
     ),
     "no such model": (
         'adjustments: [{percent: "-1", models: [o9], effective_from: "2026-01-01", source: contract}]',
@@ -230,5 +301,14 @@ def test_the_schema_reads_overlays(write: Callable[..., Path]) -> None:
     """The schema of prices.yaml is the schema of an overlay too."""
     schema = json.loads(data_path("prices.schema.json").read_text("utf-8"))
     assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(HEAD + DISCOUNTS + ROWS))) == []
-    for name in ("no sign", "more than all", "a fee in two units", "a fee without a name", "nothing in it"):
+    assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(HEAD + UNCARDED))) == []
+    for name in (
+        "no sign",
+        "more than all",
+        "all",
+        "more than ten times",
+        "a fee in two units",
+        "a fee without a name",
+        "nothing in it",
+    ):
         assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(HEAD + WRONG[name][0]))), name
