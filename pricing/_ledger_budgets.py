@@ -105,11 +105,15 @@ class Watch:
             self._under[sent] = under
 
     def refused(self, error: OverBudget, run: str | None, tags: Mapping[str, str]) -> None:
-        """Tell that a budget has no room: all of its thresholds are reached."""
+        """Tell that a budget has no room: all of its thresholds are reached.
+
+        A call that could cost more than the whole budget tells nothing of how full that is.
+        """
         budget: Budget = error.budget
         scope = budget.scope(run, tags)
         if scope is not None and error.estimate is not None and error.retry_after_us is None:
-            self._tell(budget, scope, error.spent, error.held, budget.reached(error.spent, full=True))
+            full = error.estimate <= budget.amount
+            self._tell(budget, scope, error.spent, error.held, budget.reached(error.spent, full))
 
     def ended(self, entry_id: int) -> None:
         """Look at the budgets of a call that has ended."""
@@ -138,6 +142,8 @@ class Watch:
             mark_us = now_us if budget.rolling else budget.start_us(now_us)
             every_us = LENGTHS_US[budget.window] if budget.rolling else 1
             name = f"{budget.amount}/{budget.window}/{budget.zone}/{budget.rolling} {scope[0]}={scope[1]}"
+            for word, usual in ((budget.action, "block"), (budget.unpriced, "refuse")):
+                name += "" if word == usual else f" {word}"  # books of before have the usual ones without a word
             if (name, percent, mark_us) in self._told:
                 continue
             first = self._book.first_time(name, percent, mark_us, every_us)

@@ -75,6 +75,34 @@ def test_a_budget_without_room_tells_that_it_is_full(ledger: Ledger, told: list[
     ]
 
 
+def test_a_first_call_too_large_tells_nothing(ledger: Ledger, told: list[Alert]) -> None:
+    """A call that could cost more than the whole budget is refused; of that budget nothing is reached by it."""
+    budget = Budget.parse("10 USD/day")._replace(on_threshold=told.append)
+    with pytest.raises(OverBudget):
+        spend(ledger, budget, 11)
+    assert told == []
+    spend(ledger, budget, 6)
+    with pytest.raises(OverBudget):
+        spend(ledger, budget, 11)
+    assert [alert.percent for alert in told] == [50]
+
+
+@pytest.mark.parametrize("other", ["10 USD/day warn", "10 USD/day slow", "10 USD/day unpriced:allow", "9.99 USD/day"])
+def test_budgets_of_one_window_have_marks_of_their_own(ledger: Ledger, clock: Any, other: str) -> None:
+    """Two budgets of one part and window that differ in amount or action each tell their own 50, 80 and 100."""
+    clock.now_us -= clock.now_us % (24 * HOUR_US) - 23 * HOUR_US
+    heard: dict[str, list[int]] = {"10 USD/day": [], other: []}
+    budgets = [
+        Budget.parse(text)._replace(on_threshold=lambda one, to=to: to.append(one.percent))
+        for text, to in heard.items()
+    ]
+    for _ in range(3):
+        entry = ledger.pend(model="m", endpoint="e", estimate=None, worst=Usd.parse(3), budgets=budgets)
+        amount = Usd.parse(3)
+        ledger.post(entry, usage=None, cost=Cost(amount, {"input": amount}, ROW, "table"))
+    assert list(heard.values()) == [[50, 80], [50, 80]]
+
+
 def test_processes_and_restarts_tell_it_once(tmp_path: Path, clock: Any, told: list[Alert]) -> None:
     """What one ledger on a file has told, no other on it tells again."""
     budget = Budget.parse("10 USD/day")._replace(on_threshold=told.append)
