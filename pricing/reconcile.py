@@ -84,7 +84,7 @@ class Reconciliation(NamedTuple):
 def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
     """Read an export: a page as the API gives it, a list of pages, or a page or bucket per line. Its buckets.
 
-    Raises  ConfigError with the line, when it is neither
+    Raises  ConfigError with the line, when it is neither; when its last page says that more follow
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -102,6 +102,12 @@ def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
                     documents.append(_json(line))
                 except (ValueError, RecursionError) as error:
                     raise ConfigError(f"{path}:{number}: no JSON: {error}") from error
+    pages = list(_pages(documents))
+    if pages and pages[-1].get("has_more") is True:
+        raise ConfigError(
+            f"{path}: its last page says has_more: the days after it are missing. Fetch the pages that follow "
+            "(page=<its next_page>, or a larger limit=) and give all of them, in their order, in one file"
+        )
     buckets = list(_buckets(documents))
     if not buckets:
         raise ConfigError(f"{path}: expected pages of GET /v1/organization/costs or /usage/…, found no bucket")
@@ -267,6 +273,14 @@ def _day(seconds: int) -> str:
 
 def _json(text: str) -> Any:
     return json.loads(text, parse_float=Decimal)
+
+
+def _pages(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    for document in documents:
+        if isinstance(document, list):
+            yield from _pages(document)
+        elif isinstance(document, Mapping) and "data" in document:
+            yield document
 
 
 def _buckets(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:

@@ -254,6 +254,20 @@ def test_exports_are_read_as_pages_lists_and_lines(tmp_path: Path) -> None:
         assert found[0]["results"][0]["amount"]["value"] == Decimal("0.1")
 
 
+def test_an_export_that_goes_on_is_refused(tmp_path: Path) -> None:
+    """A page of which more follow is no whole export; with the pages that follow it is."""
+    path = tmp_path / "costs.json"
+    first = {"object": "page", "data": [costs((None, 1))], "has_more": True, "next_page": "page_2"}
+    last = {"object": "page", "data": [costs((None, 1), day=1)], "has_more": False, "next_page": None}
+    for partial in ([first], [first, first]):
+        for text in (json.dumps(partial), "\n".join(map(json.dumps, partial)), json.dumps(partial[0])):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(ConfigError, match="has_more"):
+                read_export(path)
+    path.write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n", encoding="utf-8")
+    assert len(read_export(path)) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
