@@ -25,6 +25,9 @@ FORMATS = ("csv", "jsonl", "parquet")
 BATCH = 10_000
 """Rows of a Parquet file written at a time."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""With these a spreadsheet's formula begins, or may: OWASP, CSV injection."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUPS = {"components": "cost", "usage": "usage", "expected": "expected", "tags": "tag"}
 _AMOUNTS = ("estimate", "worst", "cost")
@@ -57,12 +60,15 @@ def columns_of(entries: Iterable[Entry]) -> list[str]:
 
 
 def write_csv(entries: Callable[[], Iterable[Entry]], file: IO[str]) -> int:
-    """Write a CSV with a header; return the number of its rows. `entries` is asked twice: first for the columns."""
+    """Write a CSV with a header; return the number of its rows. `entries` is asked twice: first for the columns.
+
+    A text that a spreadsheet would take for a formula has a ' before it.
+    """
     writer = csv.DictWriter(file, columns_of(entries()), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     count = 0
     for entry in entries():
-        writer.writerow({name: "" if value is None else _text(value) for name, value in row_of(entry).items()})
+        writer.writerow({name: "" if value is None else _cell(value) for name, value in row_of(entry).items()})
         count += 1
     return count
 
@@ -165,6 +171,10 @@ def _clean(value: Any) -> Any:
 
 def _exact(value: Any) -> Any:
     return value.decimal() if isinstance(value, Usd) else value
+
+
+def _cell(value: Any) -> str:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..errors import RatecardError
+from ._text import echo
 
 COMMANDS = {
     "demo": "See it work: a local server, a real job, a report. No key, under 30 seconds.",
@@ -56,9 +57,9 @@ def main(args: list[str] | None = None) -> Any:
         try:
             return cli.main(args, prog_name="ratecard")
         except RatecardError as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             sys.exit(1)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"warning: {message}", err=True)
+    echo(f"warning: {message}", err=True)

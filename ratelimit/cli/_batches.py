@@ -22,6 +22,7 @@ from ..errors import ConfigError, OverBudget
 from ..job import BadLine, open_job, raw_lines, read_job
 from ._prices import prices_option
 from ._shared import Day, Readable, counted, print_json, region_option
+from ._text import echo
 
 _SHOWN = 5
 """Lines of one kind that are named to people; the JSON has them all."""
@@ -76,7 +77,7 @@ def booking(
                 budgets=[one for several in budgets for one in several],
             )  # fmt: skip
         except OverBudget as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             sys.exit(3)
     if as_json:
         print_json({**done._asdict(), "estimate": str(done.estimate), "worst": str(done.worst)})
@@ -192,36 +193,36 @@ def _document(done: Settled, refused: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 def _print_booked(done: Booked) -> None:
     before = f", {done.lines - done.booked:,} booked before" if done.booked < done.lines else ""
-    click.echo(f"booked    {counted(done.booked, 'line')}{before}")
-    click.echo(f"cost      {done.estimate.format()} expected, {done.worst.format()} at worst")
+    echo(f"booked    {counted(done.booked, 'line')}{before}")
+    echo(f"cost      {done.estimate.format()} expected, {done.worst.format()} at worst")
     if done.unpriced:
-        click.echo(f"unpriced  {counted(done.unpriced, 'line')}", err=True)
+        echo(f"unpriced  {counted(done.unpriced, 'line')}", err=True)
 
 
 def _print_settled(done: Settled) -> None:
     totals = done.totals
-    click.echo(
+    echo(
         f"settled   {counted(done.posted, 'line')} posted, {done.voided:,} not billed, {done.expired:,} of unknown "
         f"usage, {done.unchanged:,} that changed nothing"
     )
-    click.echo(f"cost      {totals.posted.format()} for {counted(totals.posted_count, 'line')} of the batch")
+    echo(f"cost      {totals.posted.format()} for {counted(totals.posted_count, 'line')} of the batch")
     if totals.pending_count:
-        click.echo(f"pending   {counted(totals.pending_count, 'line')} ≈ {totals.pending_estimate.format()}")
+        echo(f"pending   {counted(totals.pending_count, 'line')} ≈ {totals.pending_estimate.format()}")
     if totals.unpriced_count:
-        click.echo(f"unpriced  {counted(totals.unpriced_count, 'line')}", err=True)
+        echo(f"unpriced  {counted(totals.unpriced_count, 'line')}", err=True)
 
 
 def _tell(done: Settled, refused: Sequence[Mapping[str, Any]]) -> None:
     if done.unbooked:
         names = _some([json.dumps(name) for name in done.unbooked])
         lines = counted(len(done.unbooked), "line")
-        click.echo(f"warning: {lines} without a booking; what they cost is posted all the same: {names}", err=True)
+        echo(f"warning: {lines} without a booking; what they cost is posted all the same: {names}", err=True)
     for one in refused[:_SHOWN]:
-        click.echo(f"error: {one['file']}:{one['line']}: {one['reason']}; not settled", err=True)
+        echo(f"error: {one['file']}:{one['line']}: {one['reason']}; not settled", err=True)
     if len(refused) > _SHOWN:
-        click.echo(f"error: {len(refused) - _SHOWN:,} more such lines", err=True)
+        echo(f"error: {len(refused) - _SHOWN:,} more such lines", err=True)
     for each in done.mismatches:
-        click.echo(f"{each.name}: {each.ours:,} in the lines posted, {each.theirs:,} in the batch's usage", err=True)
+        echo(f"{each.name}: {each.ours:,} in the lines posted, {each.theirs:,} in the batch's usage", err=True)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from ..job import open_job
 from ..tally import Options, Part, Row, Sums, cores, tally
 from ._prices import prices_option
 from ._shared import Day, counted, print_json, region_option
+from ._text import columns, echo
 
 
 @click.command("estimate")
@@ -83,20 +84,23 @@ def _print_json(sums: Sums, rows: list[dict[str, Any]] | None) -> None:
 
 def _print(sums: Sums, rows: Iterable[dict[str, Any]]) -> None:
     """Print for people."""
+    table = [["line", "model", "input tokens", "$ expected", "$ at worst"]]
     for row in rows:
-        price = row.get("unpriced") or f"{row['mean']:>14} {row['worst']:>14}"
-        click.echo(f"{row['line']:>7} {row['model']:<14} {row['input_tokens']:>9,} {price}")
-    click.echo(f"lines     {sums.lines:,}")
+        prices = ["-", "-", row["unpriced"]] if "unpriced" in row else [row["mean"], row["worst"]]
+        table.append([f"{row['line']:,}", row["model"], f"{row['input_tokens']:,}", *prices])
+    for line in columns(table, left=frozenset({1})) if len(table) > 1 else ():
+        echo(line)
+    echo(f"lines     {sums.lines:,}")
     estimated = f" ({counted(sums.inexact, 'line')} estimated)" if sums.inexact else ""
-    click.echo(f"input     {sums.input_tokens:,} tokens{estimated}")
+    echo(f"input     {sums.input_tokens:,} tokens{estimated}")
     if (cost := _cost(sums)) is not None:
-        click.echo(f"cost      {cost['mean'].format()} expected, {cost['worst'].format()} at worst")
+        echo(f"cost      {cost['mean'].format()} expected, {cost['worst'].format()} at worst")
     for basis, number in sums.bases.most_common():
-        click.echo(f"output    {counted(number, 'line')}: {basis}")
+        echo(f"output    {counted(number, 'line')}: {basis}")
     if sums.unpriced:
-        click.echo(f"unpriced  {counted(sums.unpriced, 'line')}: {' · '.join(sums.reasons)}")
+        echo(f"unpriced  {counted(sums.unpriced, 'line')}: {' · '.join(sums.reasons)}")
     for one in sums.bad:
-        click.echo(f"line {one.number}: {one.reason}", err=True)
+        echo(f"line {one.number}: {one.reason}", err=True)
 
 
 def _as_dict(row: Row) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pricing.totals import Totals, fold, part_of
 from ..errors import ConfigError
 from ._batches import booking, settling
 from ._shared import Day, Readable, counted, print_json
+from ._text import columns, echo
 from .run import spent
 
 
@@ -72,11 +73,14 @@ def report(path: str, by: tuple[str, ...], since: date | None, until: date | Non
     if as_json:
         print_json({"total": total.as_dict(), "by": {name: one.as_dict() for name, one in parts.items()}})
         return
-    for name, one in [*sorted(parts.items()), ("total", total)]:
-        noun = "call" if one.posted_count == 1 else "calls"
-        click.echo(f"{name or '-':<28} {spent(one):>14}  {one.posted_count:>8,} {noun}" + _open(one))
+    table = [
+        [name or "-", spent(one), f"{one.posted_count:,} {'call ' if one.posted_count == 1 else 'calls'}", _open(one)]
+        for name, one in [*sorted(parts.items()), ("total", total)]
+    ]
+    for line in columns(table, left=frozenset({0, 3})):
+        echo(line)
     if "model" in by and (total.pending_count or total.expired_count or total.voided_count):
-        click.echo("models are named as served; where no reply told, as requested", err=True)
+        echo("models are named as served; where no reply told, as requested", err=True)
 
 
 @command.command("export")
@@ -110,7 +114,7 @@ def export(path: str, output: str, kind: str | None, since: date | None, until: 
             raise
         except OSError as error:
             raise ConfigError(f"{output}: cannot be written: {error.strerror or error}") from error
-    click.echo(f"{counted(count, 'row')}" + ("" if output == "-" else f"  →  {output}"), err=True)
+    echo(f"{counted(count, 'row')}" + ("" if output == "-" else f"  →  {output}"), err=True)
 
 
 @command.command("reconcile")
@@ -133,7 +137,7 @@ def reconciled(path: str, file: str, tolerance: Usd | None, as_json: bool) -> No
     else:
         _print(found)
     if off:
-        click.echo(f"{counted(len(off), 'line')} off by more than {tolerance} USD", err=True)
+        echo(f"{counted(len(off), 'line')} off by more than {tolerance} USD", err=True)
         sys.exit(3)
 
 
@@ -150,14 +154,22 @@ def compared(path: str, by: tuple[str, ...], since: date | None, until: date | N
     if as_json:
         print_json({"by": {name: _accuracy(one) for name, one in parts.items()}})
         return
-    for name, one in sorted(parts.items()):
-        click.echo(
-            f"{name or '-':<28} {one.estimated.format():>12} expected {one.actual.format():>12} billed  "
-            f"{counted(one.calls, 'call')}; half are off by {_per_cent(one.error_median)} at most, 95 % by "
-            f"{_per_cent(one.error_p95)}; output within its p95: {one.within_p95:,} of {one.counted:,}"
-        )
+    table = [
+        [
+            name or "-",
+            f"{one.estimated.format()} expected",
+            f"{one.actual.format()} billed",
+            counted(one.calls, "call"),
+            f"half are off by {_per_cent(one.error_median)} at most",
+            f"95 % by {_per_cent(one.error_p95)}",
+            f"output within its p95: {one.within_p95:,} of {one.counted:,}",
+        ]
+        for name, one in sorted(parts.items())
+    ]
+    for line in columns(table, left=frozenset({0, 4, 5, 6})):
+        echo(line)
     if not parts:
-        click.echo("no call was posted with the server's own usage after an estimate with a price", err=True)
+        echo("no call was posted with the server's own usage after an estimate with a price", err=True)
 
 
 def between(ledger: Ledger, since: date | None, until: date | None) -> Iterator[Entry]:
@@ -191,7 +203,7 @@ def _open(part: Totals) -> str:
         notes.append(f"{part.expired_count:,} of unknown usage ≈ {part.expired_estimate.format()}")
     if part.unpriced_count:
         notes.append(f"{part.unpriced_count:,} without a price")
-    return "  " + ", ".join(notes) if notes else ""
+    return ", ".join(notes)
 
 
 def _beyond(line: Line, tolerance: Usd) -> bool:
@@ -214,16 +226,16 @@ def _print(found: Reconciliation) -> None:
     def text(value: Usd | int | None) -> str:
         return "-" if value is None else value.format() if isinstance(value, Usd) else f"{value:,}"
 
-    click.echo(f"{'':<10} {'':<24} {'':<20} {'ours':>14} {'theirs':>14} {'residual':>14}")
-    for line in found.lines:
-        numbers = " ".join(f"{text(value):>14}" for value in line[3:])
-        click.echo(f"{line.day:<10} {line.model or '-':<24} {line.component or '-':<20} {numbers}")
+    table = [["", "", "", "ours", "theirs", "residual"]]
+    table += [[line.day, line.model or "-", line.component or "-", *map(text, line[3:])] for line in found.lines]
     if found.unit == "usd":
-        numbers = " ".join(f"{value.format():>14}" for value in (found.ours, found.theirs, found.residual))
-        click.echo(f"{'total':<10} {'':<24} {'':<20} {numbers}")
-        click.echo(f"settled    {found.settled.format()}: theirs where they have a line, ours where they have none")
+        table.append(["total", "", "", *map(text, (found.ours, found.theirs, found.residual))])
+    for row in columns(table, left=frozenset({0, 1, 2})):
+        echo(row)
+    if found.unit == "usd":
+        echo(f"settled    {found.settled.format()}: theirs where they have a line, ours where they have none")
     for day, one in sorted(found.open.items()):
-        click.echo(
+        echo(
             f"{day}: in this ledger {one.pending.format()} is pending, {one.expired.format()} of unknown usage, "
             f"{one.estimated.format()} counted here, and {counted(one.unpriced_count, 'call')} without a price"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -17,6 +16,7 @@ from ..limit import KNOWN, Limit
 from ..tiers import TierTable, load_tiers
 from ._prices import describe_ended, describe_fees, describe_prices, fee_facts, price_facts, prices_option
 from ._shared import TIER, Day, print_json
+from ._text import columns, echo
 
 
 @click.command("models")
@@ -40,8 +40,8 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
         if as_json:
             print_json(documents)
         else:
-            for line in _table(documents, only_tier):
-                click.echo(line)
+            for line in _table(documents, only_tier, today):
+                echo(line)
         return
     card = resolve(model) or (ModelCard(model) if table.rows(model) else None)
     if card is None:
@@ -54,8 +54,8 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
     if as_json:
         print_json(document)
         return
-    for label, text in _facts(document):
-        click.echo(f"{label:<20} {text}")
+    for label, text in _facts(document, today):
+        echo(f"{label:<20} {text}")
 
 
 def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTable, asked: str = "") -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _numbers(limits: tuple[Limit, ...], queue: int | None) -> dict[str, Any]:
     return row if queue is None else {**row, "batch_queue_tokens": queue}
 
 
-def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[str]:
+def _table(documents: list[dict[str, Any]], only_tier: str | None, today: date) -> Iterator[str]:
     """The list for people: a line per model, numbers to the right, "-" where no source says anything."""
     if only_tier:
         head = ["model", *(name for name in (*KNOWN, "batch_queue_tokens") if _any(documents, only_tier, name))]
@@ -150,18 +150,40 @@ def _table(documents: list[dict[str, Any]], only_tier: str | None) -> Iterator[s
             minute = one["prices"].get("standard", {}).get("usd_per_minute")
             read = f"{minute}/min" if minute else rates.get("input")
             rows.append([one["model"], *sizes, read, rates.get("output")])
-    shown = [head] + [[f"{cell:,}" if type(cell) is int else cell or "-" for cell in row] for row in rows]
-    widths = [max(len(row[place]) for row in shown) for place in range(len(head))]
-    for row, document in zip(shown, [{"shutdown": "shutdown"}, *documents], strict=True):
-        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        yield "  ".join([f"{row[0]:<{widths[0]}}", *cells, document["shutdown"] or ""]).rstrip()
+    cells = [[f"{cell:,}" if type(cell) is int else cell or "-" for cell in row] for row in rows]
+    ends = [_ends(document, today) for document in documents]
+    table = [[*row, end] for row, end in zip([head, *cells], ["shutdown", *ends], strict=True)]
+    yield from columns(table, left=frozenset({0, len(head)}))
+
+
+def _ends(document: dict[str, Any], today: date) -> str:
+    """A model's last day; of one that is past it, that it is."""
+    day = document["shutdown"] or ""
+    return f"{day}, shut down" if day and day <= str(today) else day
 
 
 def _any(documents: list[dict[str, Any]], tier: str, name: str) -> bool:
     return any(name in one["limits"][tier] for one in documents)
 
 
-def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _image_facts(rule: dict[str, Any]) -> Iterator[str]:
+    """What an input image counts, in sentences."""
+    if "tiles" in rule:
+        yield f"{rule['tiles']['base']:,}, and {rule['tiles']['per_tile']:,} for each tile of 512 pixels"
+        return
+    if not rule:
+        return
+    percent = rule["multiplier_percent"]
+    yield "1 for each patch of 32 pixels" if percent == 100 else f"{percent / 100:g} for each patch of 32 pixels"
+    for detail, bounds in rule["patches"].items():
+        most = "any number of patches" if bounds["budget"] is None else f"at most {bounds['budget']:,} patches"
+        side = "" if bounds["max_side"] is None else f", the longer side at most {bounds['max_side']:,} pixels"
+        yield f"{detail} detail: {most}{side}"
+    if rule["auto"]:
+        yield f"auto detail is {rule['auto']}"
+
+
+def _facts(document: dict[str, Any], today: date) -> Iterator[tuple[str, str]]:
     """Every fact as a label and a text for people, in the order of a model page."""
     for key, value in document.items():
         label = key.replace("_", " ")
@@ -198,9 +220,14 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         elif key == "ratings":
             for name, text in value.items():
                 yield name, text
-        elif key in ("image_tokens", "image_output_tokens"):
-            if value:
-                yield label, json.dumps(value)
+        elif key == "image_tokens":
+            yield from ((label if place == 0 else "", text) for place, text in enumerate(_image_facts(value or {})))
+        elif key == "image_output_tokens":
+            for quality, sizes in value.items():
+                yield label, f"{quality}: " + ", ".join(f"{tokens:,} at {size}" for size, tokens in sizes.items())
+                label = ""
+        elif key == "shutdown" and value and value <= str(today):
+            yield label, f"{value}: it has been shut down"
         elif isinstance(value, dict):
             yes, no = ([name for name, on in value.items() if on is wanted] for wanted in (True, False))
             if value:

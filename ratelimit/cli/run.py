@@ -44,6 +44,7 @@ from ._shared import (
     print_json,
     region_option,
 )
+from ._text import echo
 
 
 @click.command("run")
@@ -155,7 +156,7 @@ def command(**options: Any) -> None:
             words = "was never answered; it counts at its estimate"
             if begun.closed > 1:
                 words = "were never answered; they count at their estimates"
-            click.echo(f"{counted(begun.closed, 'call')} of an earlier run {words}", err=True)
+            echo(f"{counted(begun.closed, 'call')} of an earlier run {words}", err=True)
         print_summary(report, output, ledger_path)
         if options["explain"]:
             print_waits(report.progress.waits)
@@ -233,7 +234,8 @@ def _stop_on_interrupt(runner: Runner) -> Iterator[None]:
     def interrupted() -> None:
         runner.stop("interrupted", "interrupted")
         loop.remove_signal_handler(signal.SIGINT)
-        click.echo("\nstopping: what is in the air is finished (Ctrl-C again to abandon it)", err=True)
+        click.echo(err=True)  # below ^C
+        echo("stopping: what is in the air is finished (Ctrl-C again to abandon it)", err=True)
 
     try:
         loop.add_signal_handler(signal.SIGINT, interrupted)
@@ -312,53 +314,53 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
         counts.append(f"{p.skipped:,} done before")
     if p.not_sent:
         counts.append(f"{p.not_sent:,} not sent")
-    click.echo(", ".join(counts) + (f"  →  {output}" if output else ""))
+    echo(", ".join(counts) + (f"  →  {output}" if output else ""))
     for bad in report.bad_lines[:10]:
-        click.echo(f"  line {bad.number}: {bad.reason}", err=True)
+        echo(f"  line {bad.number}: {bad.reason}", err=True)
     if len(report.bad_lines) > 10:
         more = counted(len(report.bad_lines) - 10, "more bad line")
-        click.echo(f"  … and {more} (--json lists them all)", err=True)
+        echo(f"  … and {more} (--json lists them all)", err=True)
     groups = p.failure_groups()
     for number, code, message in groups[:10]:
-        click.echo(f"  {number:,} × {code}: {' '.join(message.split())[:300]}".rstrip(": "), err=True)
+        echo(f"  {number:,} × {code}: {' '.join(message.split())[:300]}".rstrip(": "), err=True)
     untold = p.failed - sum(number for number, _, _ in groups[:10])
     if untold:
-        click.echo(f"  … and {untold:,} more, each with its words in the output", err=True)
-    click.echo(f"time      {_times(report)}")
+        echo(f"  … and {untold:,} more, each with its words in the output", err=True)
+    echo(f"time      {_times(report)}")
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in p.refusals.items())
-    click.echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {counted(p.attempts, 'request')}")
-    click.echo(f"cost      {spent(totals)}" + _caveats(totals))
+    echo(f"429s      {p.refused:,}" + (f" ({kinds})" if kinds else "") + f" in {counted(p.attempts, 'request')}")
+    echo(f"cost      {spent(totals)}" + _caveats(totals))
     if totals != report.this_run:
-        click.echo(f"          {spent(report.this_run)} of it for the requests of this run")
+        echo(f"          {spent(report.this_run)} of it for the requests of this run")
     parts = {model: part for model, part in report.by_model.items() if part.posted_count}
     if len(parts) > 1:
         for model, part in sorted(parts.items()):
-            click.echo(f"          {spent(part):>12}  {model} ({counted(part.posted_count, 'call')})")
+            echo(f"          {spent(part):>12}  {model} ({counted(part.posted_count, 'call')})")
     if ledger:
-        click.echo(f"ledger    {ledger}")
+        echo(f"ledger    {ledger}")
     if p.stopped:
-        click.echo(f"stopped   {p.stopped}")
+        echo(f"stopped   {p.stopped}")
         if output:
             how = _ON_WITH.get(p.stopped_by, "the same command")
-            click.echo(f"go on     with {how} and --resume; nothing that is done is sent again")
+            echo(f"go on     with {how} and --resume; nothing that is done is sent again")
 
 
 def print_slowed(error: OverBudget) -> None:
     """Say for which budget a job waits, and about until when; the live line does not tell it from a job that hangs."""
     wait = timedelta(microseconds=error.retry_after_us or 0)
     until = (datetime.now(UTC) + wait).strftime("%Y-%m-%d %H:%M:%S")
-    click.echo(f"waiting for budget {error.budget}: it has room for the next request at about {until} UTC", err=True)
+    echo(f"waiting for budget {error.budget}: it has room for the next request at about {until} UTC", err=True)
 
 
 def print_waits(waits: Waits) -> None:
     """Print what the requests waited for, for people."""
     if not waits.by_limit:
-        click.echo("waits     none: every request went at once")
+        echo("waits     none: every request went at once")
     for limit, (count, sum_us) in sorted(waits.by_limit.items(), key=lambda item: -item[1][1]):
         seconds = sum_us / US_PER_S
-        click.echo(f"waits     {counted(count, 'request')} for {limit}, {seconds / count:.1f} s each on average")
+        echo(f"waits     {counted(count, 'request')} for {limit}, {seconds / count:.1f} s each on average")
     for wait in sorted(waits.longest, reverse=True):
-        click.echo(
+        echo(
             f"          {wait.waited_us / US_PER_S:8.1f} s  {wait.custom_id} for {wait.limit} ({wait.tokens:,} tokens)"
         )
 

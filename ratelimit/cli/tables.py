@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..tiers import load_tiers
 from ._prices import prices_option
 from ._shared import Day, counted, print_json
+from ._text import echo
 
 LOADERS: dict[str, Callable[[Path], Any]] = {"models": load_cards, "prices": load_prices, "tiers": load_tiers}
 
@@ -42,14 +43,14 @@ def check(files: tuple[str, ...], prices: tuple[str, ...]) -> None:
                 f"{path}: a table is called models.yaml, prices.yaml or tiers.yaml; give an overlay as --prices {path}"
             )
         loader(path)
-        click.echo(f"{path}: ok")
+        echo(f"{path}: ok")
     for number, overlay in enumerate(prices, 1):
         table = load_prices(overlay=prices[:number])
-        click.echo(f"{overlay}: ok")
+        echo(f"{overlay}: ok")
     for model in table.without_card() if prices else ():
         near = near_names(model)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        click.echo(f"{model} has a price and no card: it is priced under that very name{hint}", err=True)
+        echo(f"{model} has a price and no card: it is priced under that very name{hint}", err=True)
 
 
 @command.command("diff")
@@ -77,7 +78,7 @@ def diff(prices: tuple[str, ...], at: date | None, as_json: bool) -> None:
         return
     for one in comparisons:
         differing = [each for each in one.disagreements if each.ours is not None]
-        click.echo(
+        echo(
             f"{one.name} {one.version}: {counted(one.equal, 'price')} equal, {len(differing):,} differ, "
             f"{len(one.disagreements) - len(differing):,} that we have none for"
         )
@@ -85,7 +86,7 @@ def diff(prices: tuple[str, ...], at: date | None, as_json: bool) -> None:
             model, tier, kind, long = each.place
             ours = "none" if each.ours is None else f"{each.ours:f}"
             what = f"{kind}, long context" if long else kind
-            click.echo(f"  {model:<24} {tier:<10} {what:<32} ours {ours:>8}  theirs {each.theirs:>8f}")
+            echo(f"  {model:<24} {tier:<10} {what:<32} ours {ours:>8}  theirs {each.theirs:>8f}")
 
 
 def _document(one: Disagreement) -> dict[str, Any]:

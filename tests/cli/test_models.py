@@ -6,6 +6,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 AT = "2026-08-01"
 
 NOT_OFFERED = [
@@ -29,6 +31,32 @@ TIERS = {
     "tier_4": {"rpm": 10_000, "tpm": 2_000_000, "batch_queue_tokens": 200_000_000},
     "tier_5": {"rpm": 10_000, "tpm": 30_000_000, "batch_queue_tokens": 5_000_000_000},
 }
+
+
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        ("gpt-4o", ["image tokens", "85, and 170 for each tile of 512 pixels"]),
+        (
+            "gpt-5.4",
+            ["high detail: at most 2,500 patches, the longer side at most 2,048 pixels", "auto detail is high"],
+        ),
+        ("gpt-image-2", ["low: 217 at 1024x1024", "high: 7,050 at 1024x1024"]),
+    ],
+)
+def test_image_tokens_are_sentences(ratecard: Callable[..., Any], model: str, lines: list[str]) -> None:
+    """What an image counts is said in words and numbers, not in JSON."""
+    shown = ratecard("models", model).out
+    assert all(line in shown for line in lines)
+    assert "{" not in shown
+
+
+def test_a_model_past_its_last_day_is_marked(ratecard: Callable[..., Any]) -> None:
+    """From its shutdown on a model is listed as shut down, and not the day before."""
+    for at, marked in (("2026-12-10", False), ("2026-12-11", True)):
+        (row,) = (line for line in ratecard("models", "--at", at).out.splitlines() if line.startswith("o3-pro "))
+        assert row.endswith("2026-12-11, shut down" if marked else "2026-12-11")
+        assert ("has been shut down" in ratecard("models", "o3-pro", "--at", at).out) is marked
 
 
 def test_models_states_every_fact_of_the_model_page(ratecard: Callable[..., Any]) -> None:

@@ -96,7 +96,7 @@ def test_a_csv_holds_every_entry(filled: Ledger) -> None:
         for name, count in entry.usage.items():
             assert row[f"usage.{name}"] == str(count)
         team = entry.tags.get("team", "")
-        assert row["tag.team"] == ("\\ud800" if team == "\ud800" else team)
+        assert row["tag.team"] == {"\ud800": "\\ud800", "=cmd|x": "'=cmd|x"}.get(team, team)
         assert datetime.fromisoformat(row["created"]) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
             microseconds=entry.created_us
         )
