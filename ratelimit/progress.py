@@ -18,6 +18,8 @@ MOST_MESSAGES = 20
 """Messages kept per error code: some servers put a number of their own into each, and a job has a million lines."""
 MINUTE_US = 60 * US_PER_S
 LONGEST_KEPT = 5
+SHORTEST_US = 50_000
+"""A shorter wait is none for people (it would print as 0.0 s): the line itself takes some microseconds."""
 
 StoppedBy = Literal["", "budget", "unpriced", "quota", "auth", "interrupted", "error"]
 
@@ -53,7 +55,9 @@ class Waits:
     longest: list[Wait] = field(default_factory=list)
 
     def add(self, wait: Wait) -> None:
-        """Note a wait."""
+        """Note a wait, where it is one."""
+        if wait.waited_us < SHORTEST_US:
+            return
         count, sum_us = self.by_limit.get(wait.limit, (0, 0))
         self.by_limit[wait.limit] = (count + 1, sum_us + wait.waited_us)
         heappush(self.longest, wait)

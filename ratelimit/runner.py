@@ -246,9 +246,8 @@ class Runner:
             self._grounded.discard(task)
             tokens = reservation.demand.tokens
             progress.admitted(self.limiter.clock.now_us(), reservation.model, tokens)
-            if reservation.waited_us:
-                limit = reservation.waited_for or "the line"
-                progress.waits.add(Wait(reservation.waited_us, line.custom_id, limit, tokens))
+            limit = reservation.waited_for or "the line"
+            progress.waits.add(Wait(reservation.waited_us, line.custom_id, limit, tokens))
             door.leave()
 
         def on_refused(refusal: Refusal) -> None:

@@ -159,7 +159,7 @@ def command(**options: Any) -> None:
             echo(f"{counted(begun.closed, 'call')} of an earlier run {words}", err=True)
         print_summary(report, output, ledger_path)
         if options["explain"]:
-            print_waits(report.progress.waits)
+            print_waits(report.progress.waits, report.progress.attempts)
     if report.exit_code:
         sys.exit(report.exit_code)
 
@@ -352,13 +352,14 @@ def print_slowed(error: OverBudget) -> None:
     echo(f"waiting for budget {error.budget}: it has room for the next request at about {until} UTC", err=True)
 
 
-def print_waits(waits: Waits) -> None:
-    """Print what the requests waited for, for people."""
+def print_waits(waits: Waits, requests: int) -> None:
+    """Print what the requests of a job, so many in all, waited for, for people."""
     if not waits.by_limit:
         echo("waits     none: every request went at once")
     for limit, (count, sum_us) in sorted(waits.by_limit.items(), key=lambda item: -item[1][1]):
         seconds = sum_us / US_PER_S
-        echo(f"waits     {counted(count, 'request')} for {limit}, {seconds / count:.1f} s each on average")
+        average = f"{seconds / count:.1f} s each on average ({seconds / requests:.1f} s over all)"
+        echo(f"waits     {count:,} of {counted(requests, 'request')} for {limit}, {average}")
     for wait in sorted(waits.longest, reverse=True):
         echo(
             f"          {wait.waited_us / US_PER_S:8.1f} s  {wait.custom_id} for {wait.limit} ({wait.tokens:,} tokens)"

@@ -271,14 +271,19 @@ def test_ledger_report_splits_what_run_spent(ratecard: Callable[..., Any], job: 
 def test_run_explains_what_the_requests_waited_for(ratecard: Callable[..., Any], tmp_path: Path) -> None:
     """--explain names the limit, how many waited for it and for how long, and who waited longest."""
     job = tmp_path / "explain.jsonl"
-    job.write_text("".join(json.dumps({"model": "o3", "input": "x"}) + "\n" for _ in range(4)), encoding="utf-8")
+    line = json.dumps({"model": "o3", "input": "word " * 2_000})
+    job.write_text(f"{line}\n" * 4, encoding="utf-8")
     with Emulator(limits={"rpm": 3_000, "tpm": 1_000_000}, latency=0) as server:
-        # Each is taken to produce 4,096 tokens: the fourth has to wait for half a second or so.
-        arguments = ["-o", str(tmp_path / "waits.jsonl"), "--rpm", "3000", "--tpm", "16350", "--policy", "conservative"]
+        # Each takes 2,000 tokens, and 130 come back per second: the fourth has to wait for two seconds or so.
+        arguments = ["-o", str(tmp_path / "waits.jsonl"), "--rpm", "3000", "--tpm", "7800"]
         to = ["--base-url", server.url, "--at", AT, "--explain"]
         ended = ratecard("run", str(job), *arguments, *to)
     assert ended.code == 0
-    assert re.search(r"^waits     1 request for tpm, \d+\.\d s each on average$", ended.out, re.MULTILINE)
+    assert re.search(
+        r"^waits     1 of 4 requests for tpm, \d+\.\d s each on average \(\d+\.\d s over all\)$",
+        ended.out,
+        re.MULTILINE,
+    )
     assert re.search(r"^ +\d+\.\d s  line-\d+-\w+ for tpm \([\d,]+ tokens\)$", ended.out, re.MULTILINE)
 
 

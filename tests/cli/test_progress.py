@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from pricing.money import Usd
-from ratelimit.cli.run import progress_line
+from ratelimit.cli.run import print_waits, progress_line
 from ratelimit.emulator import Emulator
 from ratelimit.limiter import Limiter
-from ratelimit.progress import Progress
+from ratelimit.progress import Progress, Wait, Waits
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ManualClock
 
@@ -180,3 +180,19 @@ def read_all(terminal: int) -> str:
                 break
             chunks.append(chunk)
     return b"".join(chunks).decode("utf-8", "replace")
+
+
+def test_who_did_not_wait_is_not_among_those_who_did(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only waits that print as more than 0.0 s are listed and averaged; over all requests the average is beside it."""
+    waits = Waits()
+    for number in range(100):
+        waits.add(Wait(12_000_000 if number < 2 else number, f"line {number}", "tpm", 10))
+    print_waits(waits, 100)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "waits     2 of 100 requests for tpm, 12.0 s each on average (0.2 s over all)"
+    assert [line.split()[:4] for line in others] == [["12.0", "s", "line", "1"], ["12.0", "s", "line", "0"]]
+    assert waits.as_dict()["by_limit"]["tpm"]["requests"] == 2
+    nobody = Waits()
+    nobody.add(Wait(0, "line 1", "the line", 10))
+    print_waits(nobody, 1)
+    assert capsys.readouterr().out == "waits     none: every request went at once\n"
