@@ -23,6 +23,9 @@ from .demand import normal_endpoint
 from .errors import ConfigError
 
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/images/generations")
+STDIN = "-"
+_GZIP = b"\x1f\x8b"
+"""How what gzip has packed begins, and no JSON."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
@@ -35,6 +38,10 @@ class Line(NamedTuple):
     body: Mapping[str, Any]
 
 
+MOST_SHOWN = 10
+"""Bad lines that people are shown; the JSON has them all."""
+
+
 class BadLine(NamedTuple):
     """A line that cannot be sent, and why."""
 
@@ -44,7 +51,7 @@ class BadLine(NamedTuple):
 
 
 def read_job(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
-    """Read a job file (.jsonl, or .jsonl.gz) line by line, in bounded memory; blank lines are skipped.
+    """Read a job (.jsonl, packed by gzip or not; "-": standard input) line by line, in bounded memory; no blank lines.
 
     A bare body gets the custom_id "line-<number>-<digest>", so that a resumed job notices when the line has changed.
 
@@ -222,33 +229,48 @@ class Survey(NamedTuple):
 
     lines   those that are not blank; None when it could not be read to its end
     models  how many lines ask for which model
+    bad     how many cannot be sent; and the first of these
     """
 
     lines: int | None
     models: Mapping[str, int]
+    bad: int
+    first_bad: tuple[BadLine, ...]
 
 
 def survey(path: str | os.PathLike[str]) -> Survey | None:
     """Look through a job file; None for what can be read only once, such as a pipe."""
-    if not os.path.isfile(path):
+    if str(path) == STDIN or not os.path.isfile(path):
         return None
-    lines, models = 0, Counter[str]()
+    lines, models, bad, first_bad = 0, Counter[str](), 0, list[BadLine]()
+    whole = True
     try:
         for line in read_job(path):
             lines += 1
             if isinstance(line, Line):
                 models[line.body["model"]] += 1
+            else:
+                bad += 1
+                first_bad += [line] if bad <= MOST_SHOWN else []
     except ConfigError:
-        return Survey(None, models)  # the run will come to it, and say what is wrong
-    return Survey(lines, models)
+        whole = False  # the run will come to it, and say what is wrong
+    return Survey(lines if whole else None, models, bad, tuple(first_bad))
 
 
 def open_job(path: Path) -> IO[bytes]:
-    """Open a job file's bytes, plain or .gz. Raises ConfigError when it cannot be opened."""
+    """Open the bytes of a job: a file, or "-" for standard input. What gzip has packed is unpacked, whatever its name.
+
+    Raises  ConfigError when it cannot be opened
+    """
     try:
-        return cast("IO[bytes]", gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+        raw = os.fdopen(0, "rb", closefd=False) if str(path) == STDIN else path.open("rb")
+        if path.suffix != ".gz" and not raw.peek(2).startswith(_GZIP):
+            return raw
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    packed = gzip.GzipFile(fileobj=raw)
+    packed.myfileobj = raw  # type: ignore[assignment]  # closed with it, as where GzipFile has opened it itself
+    return cast("IO[bytes]", packed)
 
 
 def _kind(value: Any) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, TypeVar
 
 import click
 
 from ..errors import ConfigError
+from ..job import MOST_SHOWN, BadLine
 from ..limit import Limits
 from ..tiers import POLICIES, load_tiers
+from ._text import echo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -71,6 +73,14 @@ region_option = click.option(
 def counted(number: int, noun: str) -> str:
     """Write a number and its noun: "1 call", "2 calls"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def print_bad_lines(first: Sequence[BadLine], number: int, more_in: str = "--json") -> None:
+    """Say what is wrong with the first of so many lines, to stderr."""
+    for bad in first[:MOST_SHOWN]:
+        echo(f"line {bad.number}: {bad.reason}", err=True)
+    if number > MOST_SHOWN:
+        echo(f"… and {counted(number - MOST_SHOWN, 'more bad line')} ({more_in} lists them all)", err=True)
 
 
 def limit_options(command: Command) -> Command:

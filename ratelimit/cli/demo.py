@@ -60,11 +60,12 @@ def command(requests: int, speed: float, seed: int, keep: str | None, as_json: b
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(keep) if keep else Path(scratch)
         job = folder / "job.jsonl"
+        there = [name for name in ("job.jsonl", "results.jsonl", "costs.db") if (folder / name).exists()]
+        if there:
+            raise ConfigError(f"--keep {folder}: has {' and '.join(there)} already: name another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_job(job, requests, seed)
-            for old in ("results.jsonl", "costs.db", "costs.db-wal", "costs.db-shm"):
-                (folder / old).unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"--keep {folder}: cannot be written: {error.strerror}") from error
         report = asyncio.run(_demo(job, folder, speed, seed, as_json))

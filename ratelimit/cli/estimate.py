@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,11 +13,12 @@ from typing import IO, Any
 import click
 
 from pricing.money import Usd
+from pricing.prices import load_prices
 
-from ..job import open_job
+from ..job import STDIN, open_job
 from ..tally import Options, Part, Row, Sums, cores, tally
 from ._prices import prices_option
-from ._shared import Day, counted, print_json, region_option
+from ._shared import Day, counted, print_bad_lines, print_json, region_option
 from ._text import columns, echo
 
 
@@ -47,6 +49,12 @@ def command(
 
     FILE may be - for standard input.
     """
+    table = load_prices(overlay=prices)
+    tiers = tuple(dict.fromkeys((*table.tier_of.values(), *table.tier_of)))
+    if service_tier is not None and service_tier not in tiers:
+        raise click.UsageError(f"unknown --service-tier {service_tier!r}; known: {', '.join(tiers)}")
+    if batch and service_tier is not None and table.tier(service_tier) != "batch":
+        raise click.UsageError(f"--batch is a tier of its own: leave it off, or --service-tier {service_tier}")
     totals = Sums()
     rows: list[dict[str, Any]] | None = [] if lines else None
     options = Options(batch, service_tier, at, prices, ledger, region)
@@ -99,8 +107,7 @@ def _print(sums: Sums, rows: Iterable[dict[str, Any]]) -> None:
         echo(f"output    {counted(number, 'line')}: {basis}")
     if sums.unpriced:
         echo(f"unpriced  {counted(sums.unpriced, 'line')}: {' · '.join(sums.reasons)}")
-    for one in sums.bad:
-        echo(f"line {one.number}: {one.reason}", err=True)
+    print_bad_lines(sums.bad, len(sums.bad))
 
 
 def _as_dict(row: Row) -> dict[str, Any]:
@@ -118,11 +125,9 @@ def _as_dict(row: Row) -> dict[str, Any]:
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
     """Open the job: its bytes, and how many they are where that is known (not for a pipe, nor for .gz)."""
-    if file == "-":
-        yield sys.stdin.buffer, None
-        return
     with open_job(Path(file)) as stream:
-        yield stream, os.path.getsize(file) if os.path.isfile(file) and not file.endswith(".gz") else None
+        plain = file != STDIN and os.path.isfile(file) and not isinstance(stream, gzip.GzipFile)
+        yield stream, os.path.getsize(file) if plain else None
 
 
 def _watched(parts: Iterator[Part], size: int | None) -> Iterator[Part]:

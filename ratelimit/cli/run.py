@@ -26,7 +26,7 @@ from pricing.prices import PriceTable, load_prices
 from ..checks import check_files, check_limits, check_prices, check_resumed, read_base_url, read_job_budgets
 from ..clock import US_PER_S, Clock
 from ..errors import ConfigError, OverBudget
-from ..job import read_job, survey
+from ..job import STDIN, read_job, survey
 from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
 from ..results import Results
@@ -41,6 +41,7 @@ from ._shared import (
     limit_options,
     own_limits,
     policy_option,
+    print_bad_lines,
     print_json,
     region_option,
 )
@@ -48,7 +49,7 @@ from ._text import echo
 
 
 @click.command("run")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where results go (JSONL).")
 @click.option("--tier", type=TIER, help='Usage tier of the account, such as "tier_1" or "grow".')
 @limit_options
@@ -87,7 +88,7 @@ from ._text import echo
 @click.option("--explain", is_flag=True, help="Say which limits the requests waited for, and which waited longest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(**options: Any) -> None:
-    """Send FILE (JSONL: Batch-format lines, or bare request bodies) at the full speed of a tier.
+    """Send FILE (JSONL: Batch-format lines, or bare request bodies; - for standard input) at the full speed of a tier.
 
     Results go to --output as Batch-format lines, each written as its request finishes. Every call is priced into the
     ledger. --resume goes on after a crash.
@@ -112,13 +113,17 @@ def command(**options: Any) -> None:
     # What is wrong with the settings is said before a file is made.
     table = load_prices(overlay=options["prices"])
     budgets = [one for several in options["budgets"] for one in several]
-    if not os.path.exists(file):
+    if file != STDIN and not os.path.exists(file):
         raise ConfigError(f"{file}: cannot be read: No such file or directory")
     api_key(options["base_url"])
     found = survey(file)
     if found is not None:
-        check_limits(limiter, found.models, file)
-        check_prices(budgets, found.models, table, options["at"] or datetime.now(UTC).date(), file)
+        try:
+            check_limits(limiter, found.models, file)
+            check_prices(budgets, found.models, table, options["at"] or datetime.now(UTC).date(), file)
+        except ConfigError:
+            print_bad_lines(found.first_bad, found.bad, "`ratecard estimate --json`")  # none hides the others
+            raise
 
     def check(held: Mapping[str, str]) -> None:
         if found is not None:
@@ -315,11 +320,7 @@ def print_summary(report: Report, output: str | None, ledger: str | None) -> Non
     if p.not_sent:
         counts.append(f"{p.not_sent:,} not sent")
     echo(", ".join(counts) + (f"  →  {output}" if output else ""))
-    for bad in report.bad_lines[:10]:
-        echo(f"  line {bad.number}: {bad.reason}", err=True)
-    if len(report.bad_lines) > 10:
-        more = counted(len(report.bad_lines) - 10, "more bad line")
-        echo(f"  … and {more} (--json lists them all)", err=True)
+    print_bad_lines(report.bad_lines, len(report.bad_lines))
     groups = p.failure_groups()
     for number, code, message in groups[:10]:
         echo(f"  {number:,} × {code}: {' '.join(message.split())[:300]}".rstrip(": "), err=True)
