@@ -70,6 +70,8 @@ class Tries:
         """How long it may wait from now on (µs); None for as long as it takes."""
         if self._max_wait_us is None or self._limiter is None:
             return None
+        if not self.refused and not self.paused_us:
+            return self._max_wait_us  # it has waited for nothing; an error says what was given
         return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
 
     def attempt(self) -> int:

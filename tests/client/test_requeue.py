@@ -83,6 +83,16 @@ def test_the_sdks_retries_do_not_multiply() -> None:
     assert 2 <= server.seen <= 8
 
 
+def test_a_refusal_names_the_max_wait_that_was_given() -> None:
+    """What the counting of a request took is no part of its wait: the error says 1 s where 1 s was given."""
+    limiter = ratelimit.Limiter(limits={"rpm": 1}, preflight="off")
+    client = wrapped(Server(), limiter, max_wait=1)
+    client.responses.create(model="o3", input="x")
+    with pytest.raises(ratelimit.WouldWait, match="max_wait is 1 s$") as refusal:
+        client.responses.create(model="o3", input="x")
+    assert refusal.value.max_wait_s == 1
+
+
 def test_a_gateways_429_is_waited_out_by_its_header() -> None:
     """A 429 in words that nobody knows is temporary when a header says when to come back."""
     limiter = limiter_of()
