@@ -32,6 +32,11 @@ FREE = 2
 """One part in so many of a slow budget may be spent at any time; the rest opens evenly over its window."""
 
 _FORM = re.compile(r"\$?\s*([\d.,_]+)\s*(?:usd|\$|dollars?)?\s*(?:(?:/|per)\s*(\w+))?", re.IGNORECASE)
+_PARTS = re.compile(
+    r"([^\w\s/.,]*)\s*([\d.,_]*)\s*((?!per\b)[^\W\d_]+|[^\w\s/])?\s*(?:(?:/|per\b)\s*(\w*))?\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A sign, an amount, a currency, a window and the rest, whatever they are: to say which of them is wrong."""
 _WORDS = re.compile(r"\s+(rolling|block|slow|warn|(?:tag|run|zone|unpriced|alert):\S+)(?=\s|$)")
 _TAG = re.compile(r"[A-Za-z0-9_.-]+(=.+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,10 +106,7 @@ class Budget(NamedTuple):
         words = _WORDS.findall(plain)
         match = _FORM.fullmatch(_WORDS.sub("", plain).strip())
         if match is None:
-            raise ConfigError(
-                f'a budget is written like "25 USD/day" or "5 USD", then words such as rolling, slow, warn, '
-                f"tag:team=search or zone:Europe/Berlin; not {text!r}"
-            )
+            raise ConfigError(_wrong(str(text), _WORDS.sub("", plain).strip()))
         given: dict[str, Any] = {}
         for word in words:
             name, value = _read(word)
@@ -242,6 +244,31 @@ class Budget(NamedTuple):
         if self.thresholds != THRESHOLDS:
             words.append(f"alert:{','.join(map(str, self.thresholds)) or 'none'}")
         return " ".join(words)
+
+
+def _wrong(text: str, plain: str) -> str:
+    """Say which parts of a budget's text cannot be read, and what is allowed in their places.
+
+    plain  the text without the words that can
+    """
+    match = _PARTS.fullmatch(plain)
+    assert match is not None  # every part may be missing, and the rest is anything
+    sign, amount, currency, window, rest = match.groups()
+    wrong = [] if amount else ["it has no amount"]
+    if sign.startswith("-"):
+        wrong.append("an amount is more than nothing")
+    wrong += [
+        f"{one[:40]!r} is no currency that is known here, for amounts are US dollars"
+        for one in (sign.lstrip("-"), currency or "")
+        if one.lower() not in ("", "usd", "$", "dollar", "dollars")
+    ]
+    if window is not None and window.lower() not in WINDOWS[1:]:
+        wrong.append(f"{window[:40]!r} is no window ({', '.join(WINDOWS[1:])})")
+    wrong += [f"{word[:40]!r} is not understood" for word in rest.split()[:3]]
+    return (
+        f'{text[:100]!r} is no budget: {"; ".join(wrong)}. A budget is written like "25 USD/day" or "5 USD", then '
+        "words such as rolling, block, slow, warn, tag:team=search, run:x, zone:Europe/Berlin, unpriced:allow, alert:50"
+    )
 
 
 def _read(word: str) -> tuple[str, Any]:

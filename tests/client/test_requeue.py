@@ -88,7 +88,7 @@ def test_a_refusal_names_the_max_wait_that_was_given() -> None:
     limiter = ratelimit.Limiter(limits={"rpm": 1}, preflight="off")
     client = wrapped(Server(), limiter, max_wait=1)
     client.responses.create(model="o3", input="x")
-    with pytest.raises(ratelimit.WouldWait, match="max_wait is 1 s$") as refusal:
+    with pytest.raises(ratelimit.WouldWait, match=r"max_wait is 1 s$") as refusal:
         client.responses.create(model="o3", input="x")
     assert refusal.value.max_wait_s == 1
 

@@ -263,6 +263,10 @@ def test_a_call_under_a_slow_budget_waits_and_is_sent(monkeypatch: pytest.Monkey
         ("5 USD/day alert:50%", "whole per cents"), ("5 USD/day alert:0", "from 1 to 100"),
         ("5 USD/day unpriced:maybe", "refuse or allow"), ("5 USD/day quickly", "is written like"),
         ("5 USD/call rolling", "rolling, slow and zones"),
+        ("25 EUR/dya", "'EUR' is no currency"), ("25 EUR/dya", "'dya' is no window (hour, day, week, month,"),
+        ("€25/day", "'€' is no currency"), ("USD", "no amount"), ("-5 USD/day", "more than nothing"),
+        ("25 USD/day quickly", "'quickly' is not understood"), ("25 USD/day tag:", "'tag:' is not understood"),
+        ("25 USD/2 days", "'2' is no window"),
     ],
 )  # fmt: skip
 def test_what_a_budget_cannot_mean_is_said(text: str, says: str) -> None:
