@@ -153,10 +153,8 @@ class Accountant:
         if usage is None:
             usage, why = self._reckon(call, guess, outcome)
             if usage is None and is_media(call.endpoint) and isinstance(guess.cost, Unpriced):
-                why = f"{why.partition(';')[0]}, and {guess.cost.reason}"
-                self.ledger.post(
-                    entry, usage=None, cost=Unpriced(why, call.model), exact=False, why=why, **trail._asdict()
-                )
+                why = why.partition(";")[0]  # there is no estimate that it could be counted at
+                self.ledger.post(entry, usage=None, cost=guess.cost, exact=False, why=why, **trail._asdict())
                 return
             if usage is None:
                 self.ledger.expire(entry, why, outcome.response_id, **trail._asdict())

@@ -162,7 +162,7 @@ def test_the_recorded_image_is_an_entry_that_says_why_it_has_no_price() -> None:
     assert reply.created == told["response"]["created"]
     entry = only(ledger)
     assert (entry.model, entry.state, entry.cost) == ("dall-e-2", "posted", None)
-    assert "'dall-e-2'" in entry.why
+    assert entry.why == "the reply carried no usage; no price row for 'dall-e-2'"
 
 
 def test_a_budget_holds_the_most_that_images_take() -> None:
