@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pricing.usage import usage_of_work
 
 from .call import Call
-from .clock import MonotonicClock
+from .clock import US_PER_S, MonotonicClock
 from .context import CURRENT
 from .demand import Demand
-from .errors import ConfigError, LedgerError, OverBudget, RatecardError, RatecardWarning, warn
+from .errors import ConfigError, LedgerError, OverBudget, QueueFull, RatecardError, RatecardWarning, WouldWait, warn
 from .events import guarded
 from .gate import ENOUGH_REPLIES, Gate
 from .headers import Refusal, edges_us, observations, rate_limits, read_refusal, retry_after_us
@@ -73,6 +73,14 @@ class Tries:
         if not self.refused and not self.paused_us:
             return self._max_wait_us  # it has waited for nothing; an error says what was given
         return max(0, self._asked_us + self._max_wait_us - self._limiter.clock.now_us())
+
+    def told(self, error: WouldWait | QueueFull) -> WouldWait | QueueFull:
+        """A refusal to wait, with the max_wait that was given where a pause for a slow budget took a part of it."""
+        if type(error) is not WouldWait or not self.paused_us or self._max_wait_us is None:
+            return error
+        given_s = self._max_wait_us / US_PER_S
+        bound = f"max_wait is {given_s:g} s, and {self.paused_us / US_PER_S:.3f} s of it went by for a slow budget"
+        return WouldWait(limit=error.limit, retry_after_s=error.retry_after_s, max_wait_s=given_s, bound=bound)
 
     def attempt(self) -> int:
         """Which try of the request this is: after those of the SDK, of whoever stands above it, and of ours."""

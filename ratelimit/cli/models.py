@@ -33,7 +33,8 @@ def command(model: str | None, only_tier: str | None, at: date | None, prices: t
     today = at or datetime.now(UTC).date()
     table = load_prices(overlay=prices)
     if model is None:
-        documents = [describe(card, only_tier, today, table) for card in load_cards()]
+        cards = [*load_cards(), *map(ModelCard, table.without_card())]
+        documents = [describe(card, only_tier, today, table) for card in cards]
         if only_tier:
             documents = [one for one in documents if one["limits"].get(only_tier, {}).get("supported", True)]
             documents = [one for one in documents if one["limits"]]
@@ -63,7 +64,7 @@ def describe(card: ModelCard, only_tier: str | None, today: date, table: PriceTa
 
     asked  the name it was asked by: a fine-tuned model has the card of its base, and not its prices
     """
-    tuned = asked.startswith("ft:")
+    tuned = asked.startswith("ft:") and asked != card.model
     name = asked if tuned else card.model
     return {
         "model": name,

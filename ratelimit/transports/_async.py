@@ -99,10 +99,10 @@ def bind(lib: Any) -> Classes:
                     priority = CURRENT.get().priority or self._priority
                     try:
                         reservation = await limiter.aadmit(*wanted, tries.left_us(), priority)
-                    except (WouldWait, QueueFull):
+                    except (WouldWait, QueueFull) as error:
                         if refused is not None:
                             return refused
-                        raise
+                        raise tries.told(error) from None
                 try:
                     visit.sent(reservation)
                 except OverBudget as error:

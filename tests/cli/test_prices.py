@@ -74,6 +74,7 @@ def test_a_model_without_a_card_is_shown_with_its_overlay_s_price(ratecard: Call
     Path(overlay).write_text(f'{HEAD}rows: [{{{row}, usd_per_mtok: {{input: "1", output: "2"}}}}]\n', "utf-8")
     assert ratecard("models", "o3-mii").code == 1
     assert "price standard" in ratecard("models", "o3-mii", "--prices", overlay, "--at", "2026-07-15").out
+    assert [one.split()[0] for one in ratecard("models", "--prices", overlay).out.splitlines()][-1] == "o3-mii"
     checked = ratecard("tables", "check", "--prices", overlay)
     assert (checked.code, checked.out) == (0, f"{overlay}: ok\n")
     assert "o3-mii has a price and no card" in checked.err

@@ -14,6 +14,7 @@ import ratelimit
 from pricing.ledger import Ledger
 from ratelimit.context import CURRENT, CallContext
 from ratelimit.errors import QuotaSpent
+from ratelimit.exchange import Tries
 from ratelimit.testing import ManualClock
 
 OK = {"id": "resp_1", "model": "o3", "object": "response", "usage": {"input_tokens": 5, "output_tokens": 5}}
@@ -91,6 +92,18 @@ def test_a_refusal_names_the_max_wait_that_was_given() -> None:
     with pytest.raises(ratelimit.WouldWait, match=r"max_wait is 1 s$") as refusal:
         client.responses.create(model="o3", input="x")
     assert refusal.value.max_wait_s == 1
+
+
+def test_a_refusal_after_a_slow_budget_names_what_was_given_and_what_that_took() -> None:
+    """Where a slow budget took a part of max_wait, the error has both numbers, and not their difference alone."""
+    tries = Tries(limiter_of(), 1_000_000)
+    refusal = ratelimit.WouldWait(limit="rpm", retry_after_s=5.0, max_wait_s=0.7)
+    assert tries.told(refusal) is refusal
+    tries.paused_us = 300_000
+    told = tries.told(refusal)
+    assert str(told).endswith("max_wait is 1 s, and 0.300 s of it went by for a slow budget")
+    assert isinstance(told, ratelimit.WouldWait)
+    assert (told.max_wait_s, told.retry_after_s, told.limit) == (1.0, 5.0, "rpm")
 
 
 def test_a_gateways_429_is_waited_out_by_its_header() -> None:
