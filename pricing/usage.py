@@ -195,7 +195,9 @@ def usage_of_work(usage: Any) -> Usage | None:
     No model answers without reading: such zeros are a server's gap, and would post a call as exactly free.
     """
     found = Usage.from_response(usage)
-    return None if found is None or not any(found.as_dict().values()) else found
+    if found is None or found.input_tokens or found.output_tokens:  # every call comes by here
+        return found
+    return found if any(found.as_dict().values()) else None
 
 
 def with_tools(usage: Usage, counts: Mapping[str, int], notes: tuple[str, ...] = ()) -> Usage:

@@ -70,7 +70,7 @@ def command(
 
 def _cost(sums: Sums) -> dict[str, Usd] | None:
     """The costs; None where no line has a price: never $0 for what has none."""
-    if sums.unpriced == sums.lines > 0:
+    if sums.unpriced == sums.lines and (sums.lines or sums.bad):
         return None
     return {"mean": Usd(sums.mean_pico), "worst": Usd(sums.worst_pico)}
 
