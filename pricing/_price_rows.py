@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from ._yaml import Node, read_table
 from .cards import CardTable, Source, read_model, read_source, read_sources, read_version
-from .prices import PICO_PER_USD_PER_MTOK, Adjustment, Fee, Layer, PriceRow, Uplift, load_prices
+from .prices import PICO_PER_USD_PER_MTOK, Adjustment, Fee, Layer, PriceRow, Uplift, load_prices, priced_models
 
 _PERCENT = re.compile(r"[+-](0|[1-9][0-9]{0,3})(\.[0-9]{1,2})?")
 MOST_POINTS = 100_000
@@ -67,8 +67,8 @@ def read_layer(path: str | PathLike[str], cards: CardTable, below: tuple[Layer, 
         tree.fail(f"expected at least one of {', '.join(_PARTS)}")
     file = Path(path).name
     words = _Words(root, below, shipped=Path(path) == data_path("prices.yaml"))
-    reader = _Reader(file, file + ":" if overlay else "", read_sources(root["sources"]), cards, words)
-    reader.priced = {model for layer in below for model, _ in layer.rows}
+    prefix = file + ":" if overlay else ""
+    reader = _Reader(file, prefix, read_sources(root["sources"]), cards, words, priced_models(below))
     return Layer(
         file,
         reader.rows(root["rows"]) if "rows" in root else {},
@@ -82,12 +82,22 @@ def read_layer(path: str | PathLike[str], cards: CardTable, below: tuple[Layer, 
 
 
 class _Reader:
-    """Reads the parts of one file."""
+    """Reads the parts of one file.
 
-    def __init__(self, file: str, prefix: str, sources: Mapping[str, Source], cards: CardTable, words: _Words) -> None:
+    priced  models that have rows so far: in the files below, and in this one as they are read
+    """
+
+    def __init__(
+        self,
+        file: str,
+        prefix: str,
+        sources: Mapping[str, Source],
+        cards: CardTable,
+        words: _Words,
+        priced: set[str],
+    ) -> None:
         self.file, self.prefix, self.sources, self.cards, self.words = file, prefix, sources, cards, words
-        self.priced = set[str]()
-        """Models that have rows so far, in this file and in those below."""
+        self.priced = priced
 
     def rows(self, node: Node) -> dict[tuple[str, str], list[PriceRow]]:
         """Read the rows by model and tier, each from old to new; a row without an end ends where the next begins."""

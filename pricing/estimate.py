@@ -119,10 +119,10 @@ def estimate(
         table.check_region(region)
     tier = service_tier if service_tier is not None else asked_tier(body)
     row = price_row(name, "batch" if batch else tier, day, table)
-    if draws(name) and not is_media(endpoint):
-        row = Unpriced(f"{name} makes images of a prompt ({IMAGES}), and {endpoint} is for text", name)
     if is_media(endpoint):
         return _of_media(row, body, endpoint, name, count, day, table, region)
+    if draws(name):
+        row = Unpriced(f"{name} makes images of a prompt ({IMAGES}), and {endpoint} is for text", name)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count, prior)
     priced = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
     return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)

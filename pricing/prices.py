@@ -162,6 +162,11 @@ class Layer(NamedTuple):
     kinds: tuple[str, ...]
 
 
+def priced_models(layers: Iterable[Layer]) -> set[str]:
+    """The models that some file has rows for, as rows name them."""
+    return {model for layer in layers for model, _ in layer.rows}
+
+
 class PriceTable:
     """All rows of a table and of what overlays it. `version` names the content, so that a ledger can say what priced.
 
@@ -183,7 +188,7 @@ class PriceTable:
             self.billed_as |= layer.billed_as
             if layer.uplift is not None:
                 self._regions |= layer.uplift.hosts
-        self._priced = {model for layer in self.layers for model, _ in layer.rows}
+        self._priced = priced_models(self.layers)
         self._found: dict[tuple[str, str | None, date], PriceRow | None] = {}
 
     def lookup(self, model: str, service_tier: str | None = None, at: date | None = None) -> PriceRow | None:
@@ -244,11 +249,11 @@ class PriceTable:
         """Basis points that regional processing adds to the token prices of a model; None when nobody knows."""
         card, name = self._cards.named(model), self._name(model)
         for layer in reversed(self.layers):
-            if layer.uplift is not None:
-                if name in layer.uplift.models:
-                    return layer.uplift.basis_points
-                if card is None:
-                    continue
+            if layer.uplift is None:
+                continue
+            if name in layer.uplift.models:
+                return layer.uplift.basis_points
+            if card is not None:
                 # What had a price on a day was released by then, whether or not a source tells when.
                 known = card.released or min((row.effective_from for row in self.rows(model)), default=None)
                 return 0 if known is not None and known < layer.uplift.older_than else None

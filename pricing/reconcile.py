@@ -102,13 +102,14 @@ def read_export(path: str | PathLike[str]) -> list[Mapping[str, Any]]:
                     documents.append(_json(line))
                 except (ValueError, RecursionError) as error:
                     raise ConfigError(f"{path}:{number}: no JSON: {error}") from error
-    pages = list(_pages(documents))
+    found = list(_mappings(documents))
+    pages = [one for one in found if "data" in one]
     if pages and pages[-1].get("has_more") is True:
         raise ConfigError(
             f"{path}: its last page says has_more: the days after it are missing. Fetch the pages that follow "
             "(page=<its next_page>, or a larger limit=) and give all of them, in their order, in one file"
         )
-    buckets = list(_buckets(documents))
+    buckets = [one for one in found if "results" in one and not isinstance(one.get("data"), list)]
     if not buckets:
         raise ConfigError(f"{path}: expected pages of GET /v1/organization/costs or /usage/…, found no bucket")
     for bucket in buckets:
@@ -275,20 +276,12 @@ def _json(text: str) -> Any:
     return json.loads(text, parse_float=Decimal)
 
 
-def _pages(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+def _mappings(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    """The pages and the buckets of an export, each page before what it holds."""
     for document in documents:
         if isinstance(document, list):
-            yield from _pages(document)
-        elif isinstance(document, Mapping) and "data" in document:
-            yield document
-
-
-def _buckets(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    for document in documents:
-        if isinstance(document, list):
-            yield from _buckets(document)
+            yield from _mappings(document)
         elif isinstance(document, Mapping):
+            yield document
             if isinstance(document.get("data"), list):
-                yield from _buckets(document["data"])
-            elif "results" in document:
-                yield document
+                yield from _mappings(document["data"])

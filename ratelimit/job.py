@@ -27,6 +27,8 @@ STDIN = "-"
 _GZIP = b"\x1f\x8b"
 """How what gzip has packed begins, and no JSON."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
+MOST_SHOWN = 10
+"""Bad lines that people are shown; the JSON has them all."""
 
 
 class Line(NamedTuple):
@@ -36,10 +38,6 @@ class Line(NamedTuple):
     custom_id: str
     endpoint: str
     body: Mapping[str, Any]
-
-
-MOST_SHOWN = 10
-"""Bad lines that people are shown; the JSON has them all."""
 
 
 class BadLine(NamedTuple):
@@ -251,7 +249,8 @@ def survey(path: str | os.PathLike[str]) -> Survey | None:
                 models[line.body["model"]] += 1
             else:
                 bad += 1
-                first_bad += [line] if bad <= MOST_SHOWN else []
+                if bad <= MOST_SHOWN:
+                    first_bad.append(line)
     except ConfigError:
         whole = False  # the run will come to it, and say what is wrong
     return Survey(lines if whole else None, models, bad, tuple(first_bad))
