@@ -21,8 +21,8 @@ from .context import TAGS
 from .cost import Cost, Unpriced, cost
 from .entries import Closing, Entry
 from .errors import ConfigError, OverBudget
-from .estimate import estimate
-from .learned import RECALLED, Learned, effort_of
+from .estimate import effort_of, estimate
+from .learned import RECALLED, Learned
 from .ledger import Ledger
 from .money import Usd
 from .prices import PriceTable, load_prices

@@ -24,12 +24,31 @@ if TYPE_CHECKING:
 
 
 class Prior(NamedTuple):
-    """Output tokens per reply, reasoning included, of other people's traffic: a real job differs."""
+    """Output tokens per reply, reasoning included; of other people's traffic a real job differs.
+
+    sizes  those replies themselves, in order, where they were learned
+    """
 
     mean: int
     p50: int
     p95: int
     source: str
+    sizes: tuple[int, ...] = ()
+
+
+class Replies(NamedTuple):
+    """What is known of the reply to a request before it is there.
+
+    prior    what such replies took; None where there is no text to come
+    most     tokens of one choice, at most
+    choices  how many are asked for
+    basis    where the numbers come from, in words
+    """
+
+    prior: Prior | None
+    most: int
+    choices: int
+    basis: str
 
 
 PRIOR_REASONING = Prior(1_527, 792, 5_701, "a day of a public reasoning service")
@@ -63,6 +82,8 @@ class Estimate(NamedTuple):
     output_…       tokens, all choices together
     output_basis   where the output numbers come from, in words
     cost           CostRange, or Unpriced with the reason
+    fixed          pico-dollars of all but the output; 0 where there is no price
+    per_output     pico-dollars per output token
     """
 
     model: str
@@ -74,6 +95,8 @@ class Estimate(NamedTuple):
     output_mean: int
     output_basis: str
     cost: CostRange | Unpriced
+    fixed: int = 0
+    per_output: int = 0
 
 
 def estimate(
@@ -124,8 +147,8 @@ def estimate(
     if draws(name):
         row = Unpriced(f"{name} makes images of a prompt ({IMAGES}), and {endpoint} is for text", name)
     p50, p95, worst, mean, basis = _output(body, endpoint, name, count, prior)
-    priced = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
-    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced)
+    priced, *rates = _range(row, body, count, (p50, p95, worst, mean), day, table, region)
+    return Estimate(name, endpoint, count, p50, p95, worst, mean, basis, priced, *rates)
 
 
 def _of_media(
@@ -149,13 +172,14 @@ def _of_media(
         answer = Unpriced(f"{row.id} has no price for image output tokens", model)
     elif written is not None:
         basis = "the most that such images take, by the image generation guide"
-        answer = _range(row, body, count, (written,) * 4, day, prices, region, "output_image")
+        answer, *_ = _range(row, body, count, (written,) * 4, day, prices, region, "output_image")
     elif endpoint == SPEECH and (characters := characters_of(body, row)) is not None:
         pico, per = row.per_unit["characters"]
         spoken = Usd(-(-characters * pico // per))
         basis, answer = "none: a speech of this model is billed by its characters", CostRange(*(spoken,) * 4)
     tokens = written or 0
-    return Estimate(model, endpoint, count, tokens, tokens, tokens, tokens, basis, answer)
+    certain = 0 if isinstance(answer, Unpriced) else answer.worst.pico
+    return Estimate(model, endpoint, count, tokens, tokens, tokens, tokens, basis, answer, certain)
 
 
 def guess_endpoint(body: Mapping[str, Any], model: str | None = None) -> str | None:
@@ -181,11 +205,13 @@ def _reasons(model: str, card: ModelCard | None) -> bool:
     return model.startswith(_REASONING)
 
 
-def _output(
-    body: Mapping[str, Any], endpoint: str, model: str, count: Count, learned: Prior | None
-) -> tuple[int, int, int, int, str]:
+def replies(body: Mapping[str, Any], endpoint: str, model: str, count: Count, learned: Prior | None = None) -> Replies:
+    """Say what is known of the reply to a request.
+
+    learned  what such replies took before; other people's traffic speaks unless told
+    """
     if endpoint.endswith(("embeddings", "moderations")):
-        return 0, 0, 0, 0, "none: this endpoint produces no output tokens"
+        return Replies(None, 0, 1, "none: this endpoint produces no output tokens")
     card = resolve(model)
     worst = NO_CARD_WORST
     if card is not None and card.max_output_tokens is not None:
@@ -199,13 +225,30 @@ def _output(
             break
     if card is not None and card.context_window is not None and body.get("truncation") != "auto":
         worst = max(0, min(worst, card.context_window - count.low))
-    prior = learned or (PRIOR_REASONING if _reasons(model, card) else PRIOR_PLAIN)
+    thinks = _reasons(model, card) and effort_of(body) != "none"
+    prior = learned or (PRIOR_REASONING if thinks else PRIOR_PLAIN)
     choices = max([1, *(n for key in ("n", "best_of") if type(n := body.get(key)) is int)])
     prompts = body.get("prompt")
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         choices *= len(prompts)  # the legacy Completions answer each of them
+    return Replies(prior, worst, choices, f"{'prior' if learned is None else 'learned'}: {prior.source}{cap}")
+
+
+def effort_of(body: Mapping[str, Any]) -> str:
+    """The reasoning effort a request asks for; "" when it names none."""
+    reasoning = body.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else body.get("reasoning_effort")
+    return effort if isinstance(effort, str) else ""
+
+
+def _output(
+    body: Mapping[str, Any], endpoint: str, model: str, count: Count, learned: Prior | None
+) -> tuple[int, int, int, int, str]:
+    prior, worst, choices, basis = replies(body, endpoint, model, count, learned)
+    if prior is None:
+        return 0, 0, 0, 0, basis
     p50, p95, mean = (min(tokens, worst) * choices for tokens in (prior.p50, prior.p95, prior.mean))
-    return p50, p95, worst * choices, mean, f"{'prior' if learned is None else 'learned'}: {prior.source}{cap}"
+    return p50, p95, worst * choices, mean, basis
 
 
 def asked_tier(body: Mapping[str, Any]) -> str | None:
@@ -285,27 +328,30 @@ def _range(
     prices: PriceTable,
     region: str | None,
     kind: str = "output",
-) -> CostRange | Unpriced:
+) -> tuple[CostRange | Unpriced, int, int]:
     """Price the outputs (p50, p95, worst, mean) at one row: what `cost` says of fresh input and that output.
 
     kind  what the output is, as the row names it
+
+    → the costs, and pico-dollars: of all but the output, and of a token of output
     """
     if isinstance(row, Unpriced):
-        return row
+        return row, 0, 0
     p50, p95, worst, mean = outputs
     dearest = most(row, body, count, worst, at=at, prices=prices, region=region)
     if isinstance(dearest, Unpriced):
-        return dearest
+        return dearest, 0, 0
     likely_row = row.at_length(count.tokens) or row
     rate_in = likely_row.common.input or 0
     rate_out = likely_row.common.output if kind == "output" else likely_row.pico_per_token.get(kind)
     if rate_out is None:
         if worst:  # what has a price for images or sound alone is not free for text
-            return Unpriced(f"{row.id} has no price for {kind.replace('_', ' ')} tokens", row.model)
+            return Unpriced(f"{row.id} has no price for {kind.replace('_', ' ')} tokens", row.model), 0, 0
         rate_out = 0
     likely = count.tokens * rate_in
     low, high, middle = likely + p50 * rate_out, likely + p95 * rate_out, likely + mean * rate_out
     points = 0 if region is None else prices.uplift(row.model)
     if points:
         low, high, middle = (_lifted(pico, points) for pico in (low, high, middle))
-    return CostRange(Usd(low), Usd(high), dearest, Usd(middle))
+        likely, rate_out = _lifted(likely, points), _lifted(rate_out, points)
+    return CostRange(Usd(low), Usd(high), dearest, Usd(middle)), likely, rate_out

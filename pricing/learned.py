@@ -34,30 +34,24 @@ def quantile(ordered: list[int], percent: int) -> int:
     return ordered[-(-len(ordered) * percent // 100) - 1]
 
 
-def effort_of(body: Mapping[str, Any]) -> str:
-    """The reasoning effort a request asks for; "" when it names none."""
-    reasoning = body.get("reasoning")
-    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else body.get("reasoning_effort")
-    return effort if isinstance(effort, str) else ""
-
-
 class _Sizes:
     """The latest replies of a kind, and what was last said of them."""
 
     __slots__ = ("latest", "new", "prior")
 
-    def __init__(self) -> None:
-        self.latest: deque[int] = deque(maxlen=KEPT)
+    def __init__(self, kept: int) -> None:
+        self.latest: deque[int] = deque(maxlen=kept)
         self.new = 0
         self.prior: Prior | None = None
 
 
 class Learned:
-    """The output sizes of past replies, by kind."""
+    """The output sizes of past replies, by kind; the latest `kept` of each."""
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_kept", "_kinds")
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry] = (), *, kept: int = KEPT) -> None:
+        self._kept = kept
         self._kinds: OrderedDict[Kind, _Sizes] = OrderedDict()
         for entry in entries:
             if entry.usage:
@@ -68,7 +62,7 @@ class Learned:
         for kind in _kinds(model, effort, tags):
             sizes = self._kinds.get(kind)
             if sizes is None:
-                sizes = self._kinds[kind] = _Sizes()
+                sizes = self._kinds[kind] = _Sizes(self._kept)
                 if len(self._kinds) > MOST_KINDS:
                     self._kinds.popitem(last=False)
             sizes.latest.append(output)
@@ -84,7 +78,8 @@ class Learned:
                 ordered = sorted(sizes.latest)
                 mean, name = sum(ordered) // len(ordered), " ".join(part for part in kind if part)
                 source = f"{len(ordered)} replies of {name} in the ledger"
-                sizes.prior, sizes.new = Prior(mean, quantile(ordered, 50), quantile(ordered, 95), source), 0
+                p50, p95 = quantile(ordered, 50), quantile(ordered, 95)
+                sizes.prior, sizes.new = Prior(mean, p50, p95, source, tuple(ordered)), 0
             return sizes.prior
         return None
 

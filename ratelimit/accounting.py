@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pricing.budget import US_PER_S, Budget
 from pricing.context import TAGS
 from pricing.cost import Cost, Unpriced, cost
-from pricing.estimate import Estimate, asked_tier, dearest_input, estimate, most, reasons
-from pricing.learned import RECALLED, Learned, effort_of
+from pricing.estimate import Estimate, asked_tier, dearest_input, effort_of, estimate, most, reasons
+from pricing.learned import RECALLED, Learned
 from pricing.ledger import Entry, Ledger
 from pricing.media import SPEECH, characters_of, images_of, is_media
 from pricing.money import Usd

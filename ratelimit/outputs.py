@@ -12,7 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pricing.learned import ENOUGH, KEPT, MOST_KINDS, effort_of, quantile
+from pricing.estimate import effort_of
+from pricing.learned import ENOUGH, KEPT, MOST_KINDS, quantile
 
 from .forks import reset_in_child
 

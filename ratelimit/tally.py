@@ -25,8 +25,8 @@ from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
 from pricing.cost import Unpriced
-from pricing.estimate import CostRange, estimate
-from pricing.learned import RECALLED, Learned, effort_of
+from pricing.estimate import CostRange, effort_of, estimate
+from pricing.learned import RECALLED, Learned
 from pricing.ledger import Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
