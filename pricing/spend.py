@@ -1,4 +1,4 @@
-"""What many requests will cost together, with an interval: their replies are not there yet, and nobody knows their sizes.
+"""What many requests will cost together, with an interval: how large their replies are, nobody knows yet.
 
 The expected cost and the largest possible one are sums over requests, so those of two files add up to those of both.
 Quantiles do not add up: they come from a seeded simulation of the total. In each of its runs the past replies of a kind
@@ -222,7 +222,7 @@ def _curve(prior: Prior) -> tuple[int, ...]:
 
     def at(share: float, steep: float) -> float:
         if share <= 0.5:
-            return prior.p50 * (share / 0.5) ** 0.75
+            return float(prior.p50 * (share / 0.5) ** 0.75)
         if share <= 0.95:
             return prior.p50 + (prior.p95 - prior.p50) * float(((share - 0.5) / 0.45) ** steep)
         return prior.p95 * (1 + 0.35 * log(0.05 / (1 - share)))
@@ -252,4 +252,5 @@ def joined(parts: Iterable[Money]) -> Money:
         places = np.array([reasons.setdefault(reason, len(reasons)) for reason in part.reasons] + [-1], np.int64)
         for column, values in zip(columns, (part.fixed, part.rate, part.worst, places[part.why]), strict=True):
             column.append(values)
-    return Money(*(np.concatenate(column) if column else np.empty(0, np.int64) for column in columns), tuple(reasons))
+    fixed, rate, worst, why = (np.concatenate(one) if one else np.empty(0, np.int64) for one in columns)
+    return Money(fixed, rate, worst, why, tuple(reasons))

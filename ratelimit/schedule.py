@@ -153,7 +153,7 @@ class _Plan:
         if self._idle is not None:
             says[self._idle] = _NEVER
         self.says_us = says
-        return says  # type: ignore[no-any-return]
+        return self.says_us
 
     def tat_us(self) -> int:
         """The theoretical arrival time after the block."""
@@ -163,7 +163,8 @@ class _Plan:
 def _inherited(np: Any, by: Ints) -> Ints:
     """Whoever stood behind another one waited for what that one waited for."""
     own = np.where(by == _BEHIND, 0, np.arange(len(by)))
-    return by[np.maximum.accumulate(own)] if len(by) else by  # type: ignore[no-any-return]
+    behind: Ints = by[np.maximum.accumulate(own)] if len(by) else by
+    return behind
 
 
 def walk(

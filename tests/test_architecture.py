@@ -27,8 +27,21 @@ FORBIDDEN_IN_CORE = {
 }
 
 LAYERS = [
-    {"errors", "limit", "clock", "gcra", "cells", "headers", "forks", "outputs", "tier_rows", "_json", "call"},
-    {"tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
+    {
+        "errors",
+        "limit",
+        "clock",
+        "gcra",
+        "cells",
+        "headers",
+        "forks",
+        "outputs",
+        "tier_rows",
+        "_json",
+        "call",
+        "schedule",
+    },
+    {"schedule", "tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "progress", "tally", "why"},
