@@ -1,27 +1,13 @@
-"""What a job will cost, line by line: on every core for a large file, in order, in bounded memory.
-
-A file is cut at line ends into pieces, each of which becomes a Part. Whoever reads a small file does it alone; the
-pieces of a larger one are estimated by a few processes. Those read and not yet handed on are never more than a few.
-"""
+"""What a job will cost, line by line: each piece of its file becomes a Part."""
 
 from __future__ import annotations
 
-import io
-import multiprocessing
-import os
 import pickle
-import signal
-import sys
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
 from pricing.cost import Unpriced
@@ -30,17 +16,11 @@ from pricing.learned import RECALLED, Learned
 from pricing.ledger import Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
-from pricing.tokens import accelerate, count_input, encoding_for
+from pricing.tokens import count_input
 
 from .errors import ConfigError
-from .job import BadLine, Block, Line, Unique, blocks, digest_of, parse_line, raw_lines
-
-PIECE_BYTES = 512 * 1024
-ALONE_BYTES = 2 * 1024 * 1024
-"""What one process estimates before others are worth their start."""
-FAST_BYTES = 64 * 1024 * 1024
-"""From here on fastokens, where it is installed, is worth the second that it takes to load."""
-_AHEAD = 3  # pieces in the air for each process
+from .job import BadLine, Block, Line, Unique, digest_of
+from .pieces import lines_of, over
 
 
 class Row(NamedTuple):
@@ -145,11 +125,6 @@ class _Work(NamedTuple):
 _Ids = list[tuple[int, str, bytes]]  # number, custom_id, its digest
 
 
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int | None = None) -> Iterator[Part]:
     """Estimate every line of an open job file, in the order of the file.
 
@@ -167,18 +142,8 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     _learned.cache_clear()
     _learned(options.ledger)
     unique = Unique()
-    pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
-    fast: list[str] = []
-    if size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
-        fast = [encoding for encoding in _encodings(work, first) if accelerate(encoding)]
-        pieces = chain([first], pieces)
-    # Of a file known to be large, one piece alone: it builds what the others take over.
-    alone = 1 if size is not None and size > ALONE_BYTES else ALONE_BYTES // PIECE_BYTES
-    for piece in islice(pieces, None if jobs == 1 else alone):
-        yield _checked(*_estimated(work, piece), unique)
-    if jobs > 1 and (first := next(pieces, None)) is not None:
-        for part, ids in _spread(work, chain([first], pieces), jobs, fast):
-            yield _checked(part, ids, unique)
+    for part, ids in over(file, path, _estimated, work, jobs=jobs, size=size):
+        yield _checked(part, ids, unique)
 
 
 @lru_cache(maxsize=1)
@@ -199,21 +164,11 @@ def _learned(ledger: str | None) -> Learned:
         return Learned(reversed(book.latest(RECALLED)))
 
 
-def _lines(work: _Work, piece: Block) -> list[Line | BadLine]:
-    return [parse_line(*one) for one in raw_lines(io.BytesIO(piece.read(work.path)), work.path, piece.first)]
-
-
-def _encodings(work: _Work, piece: Block) -> list[str]:
-    """Name the encodings that the lines of a piece are counted with."""
-    found = {encoding_for(line.body["model"]) for line in _lines(work, piece) if isinstance(line, Line)}
-    return sorted(encoding for encoding in found if encoding is not None)
-
-
 def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
     """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
     batch, service_tier, at, overlays, ledger, region = work.options
     prices, learned = _table(overlays, work.version), _learned(ledger)
-    lines = _lines(work, piece)
+    lines = lines_of(work.path, piece)
     # One step for all lines, then the next: what a step needs stays in the processor's caches.
     counts = [count_input(line.body, line.endpoint) if isinstance(line, Line) else None for line in lines]
     rows: list[Row | BadLine] = []
@@ -266,46 +221,3 @@ def _checked(part: Part, ids: _Ids, unique: Unique) -> Part:
     """Replace the rows whose custom_id an earlier line had, and take them out of the sums."""
     again = {bad.number: bad for one in ids if (bad := unique.check(*one)) is not None}
     return _part([again.get(row.number, row) for row in part.rows], part.size) if again else part
-
-
-def _spread(work: _Work, pieces: Iterable[Block], jobs: int, fast: list[str]) -> Iterator[tuple[Part, _Ids]]:
-    """Map over several processes: in order, and never far ahead of whoever takes the results."""
-    # A fork carries the vocabulary over; with threads about it is not safe, and elsewhere not to be had.
-    forks = sys.platform == "linux" and threading.active_count() == 1
-    context = multiprocessing.get_context("fork" if forks else "spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(fast,))
-    waiting: deque[Future[tuple[Part, _Ids]]] = deque()
-    try:
-        for piece in pieces:
-            with _uninterrupted():
-                waiting.append(pool.submit(_estimated, work, piece))
-            if len(waiting) >= _AHEAD * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise ConfigError("a process that counted died, perhaps for want of memory; try --jobs 1") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: one would die half made, and nobody would end the other."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start(fast: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the others
-    for encoding in fast:
-        accelerate(encoding)  # carried over by a fork; loaded here by a process that was started otherwise
-
-
-__all__ = ["Options", "Part", "Row", "Sums", "cores", "tally"]

@@ -16,7 +16,8 @@ from pricing.money import Usd
 from pricing.prices import load_prices
 
 from ..job import STDIN, open_job
-from ..tally import Options, Part, Row, Sums, cores, tally
+from ..pieces import cores
+from ..tally import Options, Part, Row, Sums, tally
 from ._prices import prices_option
 from ._shared import Day, counted, print_bad_lines, print_json, region_option
 from ._text import columns, echo

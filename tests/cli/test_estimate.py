@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from pricing import Ledger, Usage, count_tokens
 from pricing.estimate import CostRange, estimate
+from ratelimit import pieces
 from ratelimit import tally as module
 from ratelimit.errors import ConfigError
-from ratelimit.job import BadLine
+from ratelimit.job import BadLine, Block
 from ratelimit.tally import Options, Row, Sums, tally
 
 AT = "2026-07-15"
@@ -44,7 +45,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines[4_000] = '{"model": "nobody-priced-this", "input": "word"}'
     path = tmp_path_factory.mktemp("jobs") / "large.jsonl"
     path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
-    assert path.stat().st_size > module.ALONE_BYTES + 2 * module.PIECE_BYTES
+    assert path.stat().st_size > pieces.ALONE_BYTES + 2 * pieces.PIECE_BYTES
     return path
 
 
@@ -117,7 +118,7 @@ def test_a_custom_id_used_again_is_bad_and_not_counted(made: list[tuple[str, int
         first.setdefault(name, number)
     sums = Sums()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_BYTES", piece)
+        patch.setattr(pieces, "PIECE_BYTES", piece)
         for part in tally(io.BytesIO("".join(raw).encode()), "", Options(), jobs=1):
             sums += part.sums
     again = [number for number, (name, _) in enumerate(made, 1) if first[name] != number]
@@ -148,7 +149,7 @@ def test_an_overlay_that_has_changed_is_read_anew(tmp_path: Path) -> None:
     assert [10 * amount for amount in worst] == [9 * plain.sums.worst_pico, 5 * plain.sums.worst_pico]
     work = module._Work("", Options(prices=(str(overlay),)), "another")
     with pytest.raises(ConfigError, match=r"acme\.yaml: changed while the job was read"):
-        module._estimated(work, module.Block(1, 0, len(job), job))
+        module._estimated(work, Block(1, 0, len(job), job))
 
 
 def test_a_file_that_becomes_shorter_is_one_clear_error(large: Path, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_file_that_becomes_shorter_is_one_clear_error(large: Path, tmp_path: P
     with path.open("rb") as file:
         parts = tally(file, str(path), Options(), jobs=1, size=path.stat().st_size)
         next(parts)
-        os.truncate(path, module.PIECE_BYTES + 1_000)
+        os.truncate(path, pieces.PIECE_BYTES + 1_000)
         with pytest.raises(ConfigError, match=r"shrinks\.jsonl: became shorter while it was read"):
             list(parts)
 
@@ -166,12 +167,12 @@ def test_a_file_that_becomes_shorter_is_one_clear_error(large: Path, tmp_path: P
 def test_the_fast_engine_is_loaded_for_what_the_lines_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job of embeddings does not load the vocabulary of another family; a small job loads none."""
     asked: list[str] = []
-    monkeypatch.setattr(module, "accelerate", asked.append)
+    monkeypatch.setattr(pieces, "accelerate", asked.append)
     path = tmp_path / "job.jsonl"
     path.write_text('{"model": "text-embedding-3-small", "input": "word"}\n{"model": "unheard-of", "input": "word"}\n')
     rows(path, 1, path.stat().st_size)
     assert asked == []
-    monkeypatch.setattr(module, "FAST_BYTES", 10)
+    monkeypatch.setattr(pieces, "FAST_BYTES", 10)
     rows(path, 1, path.stat().st_size)
     assert asked == ["cl100k_base"]
 
@@ -184,8 +185,8 @@ def test_the_bytes_of_the_parts_are_those_of_the_file(large: Path) -> None:
 
 def test_the_file_is_never_read_far_ahead(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded: whoever takes the parts slowly finds no more than a few pieces read in advance."""
-    monkeypatch.setattr(module, "PIECE_BYTES", 64 * 1024)
-    monkeypatch.setattr(module, "ALONE_BYTES", 64 * 1024)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 64 * 1024)
+    monkeypatch.setattr(pieces, "ALONE_BYTES", 64 * 1024)
     taken = 0
     with large.open("rb") as file:
         for part in tally(file, "", Options(), jobs=2):
@@ -195,15 +196,15 @@ def test_the_file_is_never_read_far_ahead(large: Path, monkeypatch: pytest.Monke
 
 def test_a_small_file_starts_no_process(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below the bound one process does it all, however many are allowed."""
-    monkeypatch.setattr(module, "_spread", None)
-    raw = large.read_bytes()[: module.ALONE_BYTES - 2 * module.PIECE_BYTES]
+    monkeypatch.setattr(pieces, "_spread", None)
+    raw = large.read_bytes()[: pieces.ALONE_BYTES - 2 * pieces.PIECE_BYTES]
     assert sum(len(part.rows) for part in tally(io.BytesIO(raw), "", Options(), jobs=8)) > 900
 
 
 def test_a_process_that_dies_is_an_error_and_not_a_hang(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker killed, as for want of memory, ends the job with what to do about it."""
-    monkeypatch.setattr(module, "PIECE_BYTES", 16 * 1024)
-    monkeypatch.setattr(module, "ALONE_BYTES", 16 * 1024)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 16 * 1024)
+    monkeypatch.setattr(pieces, "ALONE_BYTES", 16 * 1024)
     with large.open("rb") as file:
         parts = tally(file, "", Options(), jobs=2)
         while not multiprocessing.active_children():
