@@ -39,15 +39,15 @@ LAYERS = [
         "tier_rows",
         "_json",
         "call",
-        "schedule",
     },
-    {"schedule", "tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
+    {"tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "pieces", "progress", "tally", "why"},
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},
+    {"forecast"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "emulate": "Serve a local OpenAI-compatible API that enforces a tier's limits.",
     "models": "Show model cards, limits by tier and prices, with dates and sources.",
     "estimate": "Count the tokens and the cost of a JSONL job; nothing is sent.",
+    "forecast": "Foresee cost, duration and the binding limit of a job, a trace or a ledger; nothing is sent.",
     "ledger": "Report what was spent.",
     "tables": "Check the fact tables, or print where they and their schemas are.",
 }

@@ -33,6 +33,7 @@ EVERY_COMMAND = [
     ["emulate"],
     ["models"],
     ["estimate"],
+    ["forecast"],
     ["ledger"],
     ["ledger", "report"],
     ["ledger", "export"],

@@ -75,6 +75,28 @@ def test_estimate_s_keys_are_documented(ratecard: Callable[..., Any], job: Path)
     check("ratecard estimate", ratecard("estimate", str(job), "--at", AT, "--lines", "--json").document)
 
 
+def test_forecast_s_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> None:
+    """A job with a line of every kind, with a choice and without one, and a model in the place of another."""
+
+    def lines(*bodies: tuple[str, int]) -> list[str]:
+        return [json.dumps({"model": model, "input": "word " * words}) for model, words in bodies]
+
+    def forecast(*options: str) -> Any:
+        return ratecard("forecast", str(job), "--at", AT, "--json", *options).document
+
+    few = lines(("o3", 5), ("o3", 6), ("o3", 7))
+    job.write_text("\n".join(few), encoding="utf-8")
+    whole = forecast("--tier", "tier_1", "--swap", "o3=gpt-6.1-sol")
+    slow = forecast("--tier", "tier_1", "--rpm", "1", "--deadline", "2h")
+    job.write_text("\n".join([*few, *lines(("o3", 40_000), ("nobody-priced-this", 1)), "nonsense"]), encoding="utf-8")
+    parts = [forecast("--tier", tier) for tier in ("tier_1", "free")]
+    job.write_text("\n".join(lines(("nobody-priced-this", 1))), encoding="utf-8")
+    documents = (whole, slow, *parts, forecast("--rpm", "5"))
+    check(
+        "ratecard forecast", *({key: one for key, one in each.items() if one not in ({}, None)} for each in documents)
+    )
+
+
 def test_models_keys_are_documented(ratecard: Callable[..., Any]) -> None:
     """The cards of the list, which have every kind of fact between them; one alone is the same document."""
     documents = [one for day in ("20", "22") for one in ratecard("models", "--at", f"2026-11-{day}", "--json").document]

@@ -41,11 +41,11 @@ class Rule(NamedTuple):
     """One limit, and what each request takes of it.
 
     name
-    charges_us  (n,) µs   bucket time; 0: the request does not pass it. None above burst_us − slack_us, else it would
-                          never pass
+    charges_us  (n,) µs   bucket time; 0: the request does not pass it. None above burst_us, else it would never pass
     burst_us    µs        how much may be spent at once
     window_us   µs        counted per window of so long; 0: refilled continuously
     slack_us    µs        of the burst, kept free for delay jitter
+    slots                 how many requests that pass it may be in the air at once; 0: it is a bucket or a window
     """
 
     name: str
@@ -53,6 +53,7 @@ class Rule(NamedTuple):
     burst_us: int
     window_us: int = 0
     slack_us: int = 0
+    slots: int = 0
 
 
 class Schedule(NamedTuple):
@@ -180,7 +181,8 @@ def walk(
 
     takes_us  (n,) µs   how long each is in the air once it is admitted
     most      int       requests begun and not ended; those that wait for their admission are among them
-    door      int       of these, how many may wait for their admission at a time; None: any number
+    door      int       of these, how many may wait for their admission at a time; whoever finds them there waits for
+                        what one of them waits for. None: any number
     lines     (n,)      which line each stands in: whoever waits for a limit delays only those of his own line
     """
     np = needed("numpy", extra="pandas")
@@ -189,14 +191,16 @@ def walk(
     cells = [
         (place, rule.burst_us - rule.slack_us, _Window(rule) if rule.window_us else None)
         for place, rule in enumerate(rules)
+        if not rule.slots
     ]
+    counted = [(place, rule.slots, list[int]()) for place, rule in enumerate(rules) if rule.slots]
     tats = [_NEVER] * len(rules)
     standing = lines.tolist() if lines is not None else [0] * count
     last_us = dict.fromkeys(standing, _NEVER)
     last_by = dict.fromkeys(standing, NOTHING)
     act, by = [0] * count, [NOTHING] * count
     air: list[int] = []
-    before_door: list[int] = []
+    before_door: list[tuple[int, int]] = []
     begun_us = _NEVER
     for i, (arrival_us, take_us, line) in enumerate(
         zip(arrivals_us.tolist(), takes_us.tolist(), standing, strict=True)
@@ -206,8 +210,10 @@ def walk(
             at_us, cause = begun_us, IN_THE_AIR
         if len(air) >= most and (free_us := heappop(air)) > at_us:
             at_us, cause = free_us, IN_THE_AIR
-        if door is not None and len(before_door) >= door and (free_us := heappop(before_door)) > at_us:
-            at_us, cause = free_us, IN_THE_AIR
+        if door is not None and len(before_door) >= door:
+            free_us, other = heappop(before_door)
+            if free_us > at_us:
+                at_us, cause = free_us, other
         begun_us = at_us
         if last_us[line] > at_us:
             at_us, cause = last_us[line], last_by[line]
@@ -216,6 +222,9 @@ def walk(
                 says_us = tats[place] + charge_us - room_us if window is None else window.earliest_us(charge_us)
                 if says_us >= at_us and says_us > arrival_us:
                     at_us, cause = says_us, place
+        for place, slots, held in counted:
+            if charges[place][i] and len(held) >= slots and (free_us := heappop(held)) > at_us:
+                at_us, cause = free_us, place
         for place, _, window in cells:
             if charge_us := charges[place][i]:
                 if window is not None:
@@ -224,11 +233,14 @@ def walk(
                     tats[place] += charge_us
                 else:
                     tats[place] = at_us + charge_us
+        for place, _, held in counted:
+            if charges[place][i]:
+                heappush(held, at_us + take_us)
         act[i], by[i] = at_us, cause
         last_us[line], last_by[line] = at_us, cause
         heappush(air, at_us + take_us)
         if door is not None:
-            heappush(before_door, at_us)
+            heappush(before_door, (at_us, cause))
     return Schedule(np.array(act, np.int64), np.array(by, np.int64))
 
 

@@ -1,0 +1,38 @@
+"""What kind of file a forecast is asked of: told by its content, not by its name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+from ..errors import ConfigError
+from ..job import STDIN
+
+JOB, TRACE, LEDGER = "job", "trace", "ledger"
+_SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
+_LOOK = 4_096
+
+
+def kind_of(path: str) -> str:
+    """Say whether a file is a job, a trace or a ledger; standard input is a job.
+
+    Raises  ConfigError when it cannot be read, or is empty
+    """
+    if path == STDIN:
+        return JOB
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_LOOK)
+        if head.startswith(_GZIP):
+            with gzip.open(path) as file:
+                head = file.read(_LOOK)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if head.startswith(_SQLITE):
+        return LEDGER
+    if head.startswith(_PARQUET):
+        return TRACE
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        raise ConfigError(f"{path}: the file is empty")
+    return JOB if text.startswith((b"{", b"[")) else TRACE

@@ -1,0 +1,69 @@
+"""A forecast over time, in so many equal steps: what charts show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pricing.export import needed
+
+from ..clock import US_PER_S
+
+if TYPE_CHECKING:
+    from pricing.spend import Interval
+
+    from .outlook import Outlook
+    from .workload import Workload
+
+STEPS = 120
+MINUTE_US = 60 * US_PER_S
+
+
+class Series(NamedTuple):
+    """Columns of (k,) steps, at their ends.
+
+    until_us                 when each ends
+    waiting, in_the_air      requests that are there and not admitted; admitted and not answered
+    spent, low, high         pico-dollars: expected, and as much as nine in ten such jobs lie between
+    rates                    limit → units per minute taken of it in each step, and the most it lets through (None: any)
+    """
+
+    until_us: Any
+    waiting: Any
+    in_the_air: Any
+    spent: Any
+    low: Any
+    high: Any
+    rates: dict[str, tuple[Any, float]]
+
+
+def series(work: Workload, found: Outlook, cost: Interval | None, picos: Any) -> Series:
+    """Lay out a forecast over time.
+
+    picos  (m,)  what each request is expected to cost
+    """
+    np = needed("numpy", extra="pandas")
+    act, ends = found.schedule.act_us, found.schedule.act_us + found.takes_us
+    arrivals = work.arrival_us[found.goes]
+    last_us = max(int(ends.max(initial=1)), 1)
+    edges = np.linspace(0, last_us, STEPS + 1)[1:]
+
+    def by(instants: Any) -> Any:
+        return np.searchsorted(np.sort(instants), edges, side="right")
+
+    admitted = by(act)
+    order = np.argsort(ends, kind="stable")
+    paid = np.concatenate(([0.0], np.cumsum(picos[found.goes][order].astype(float))))
+    spent = paid[np.searchsorted(ends[order], edges, side="right")]
+    low = high = spent
+    if cost is not None and cost.mean:
+        low, high = spent * (cost.p5 / cost.mean), spent * (cost.p95 / cost.mean)
+    rates = {}
+    step = np.minimum(np.searchsorted(edges, act, side="left"), STEPS - 1)
+    width_min = last_us / STEPS / MINUTE_US
+    for rule, limit in zip(found.lanes.rules, found.lanes.limits, strict=True):
+        if limit.unit == "concurrent":
+            continue
+        taken_us = np.bincount(step, rule.charges_us[found.goes], minlength=STEPS)
+        units = taken_us * limit.capacity / limit.period_us
+        rates[rule.name] = units / width_min, limit.capacity * MINUTE_US / limit.period_us
+    return Series(edges, by(arrivals) - admitted, admitted - by(ends), spent, low, high, rates)

@@ -1,0 +1,1 @@
+"""Forecasts: their laws, and their documents."""
