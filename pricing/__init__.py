@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from .cost import Cost, Unpriced, cost
 from .estimate import Estimate, estimate
+from .forecast import forecast
 from .money import Usd
 from .usage import Usage
 
 if TYPE_CHECKING:
     from .budget import Budget
-    from .cards import ModelCard, resolve
+    from .cards import ModelCard as ModelCard
+    from .cards import resolve
     from .context import tags
     from .ledger import Entry, Ledger, fold
     from .tokens import count_tokens
@@ -28,7 +30,6 @@ __all__ = [
     "Entry",
     "Estimate",
     "Ledger",
-    "ModelCard",
     "Unpriced",
     "Usage",
     "Usd",
@@ -36,6 +37,7 @@ __all__ = [
     "count_tokens",
     "estimate",
     "fold",
+    "forecast",
     "resolve",
     "tags",
 ]

@@ -2,8 +2,8 @@
 
     client = ratelimit.wrap(OpenAI(), tier="build", ledger="costs.db")
 
-Names load on first use, so that importing this package costs next to nothing and touches no network. `demand` is bound
-at once, because a submodule of the same name would shadow it.
+Names load on first use, so that importing this package costs next to nothing and touches no network. `demand` and
+`plan` are bound at once, because a submodule of the same name would shadow each.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .errors import (
     NotOffered,
     OverBudget,
     RatecardError,
-    RatecardWarning,
     WouldWait,
 )
+from .errors import RatecardWarning as RatecardWarning
+from .plan import plan
 
 if TYPE_CHECKING:
     from . import transports
@@ -40,10 +41,10 @@ __all__ = [
     "NotOffered",
     "OverBudget",
     "RatecardError",
-    "RatecardWarning",
     "WouldWait",
     "demand",
     "explain",
+    "plan",
     "tagged",
     "transports",
     "wrap",

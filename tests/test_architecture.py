@@ -47,7 +47,7 @@ LAYERS = [
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},
-    {"forecast"},
+    {"forecast", "plan"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""

@@ -19,6 +19,7 @@ from pricing.spend import Interval
 from ..clock import US_PER_S
 from ..errors import ConfigError
 from ..forecast.outlook import Outlook, Span
+from ..forecast.workload import Reading
 from ..limit import Limits
 from ._text import echo, shown
 
@@ -35,6 +36,10 @@ class Asked(NamedTuple):
     concurrency: int = 1000
     policy: str = "observed"
     swaps: tuple[tuple[str, str], ...] = ()
+    model: str | None = None
+    over: tuple[int, ...] = ()
+    by: tuple[str, ...] = ()
+    until: date | None = None
     deadline: int | None = None
     budget: Budget | None = None
     ledger: str | None = None
@@ -53,6 +58,8 @@ def duration(us: int | None) -> str:
     """A duration for people: "42 s", "12:30 min", "3:20 h", "14.2 days"."""
     if us is None:
         return "unknown"
+    if us == 0:
+        return "0 s"
     if us < 10 * US_PER_S:
         return f"{us / US_PER_S:.1f} s"
     whole = round(us / US_PER_S)
@@ -153,6 +160,19 @@ def write(path: str, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def reading_of(asked: Asked) -> Reading:
+    """How requests are read and priced."""
+    return Reading(
+        policy=asked.policy,
+        swap=(),
+        at=asked.at,
+        prices=asked.prices,
+        ledger=asked.ledger,
+        region=asked.region,
+        cache=not asked.no_cache,
+    )
 
 
 def exit_code(*wrong: Any) -> int:

@@ -21,7 +21,7 @@ from ..forecast.job import JobForecast, Wish, forecast_job
 from ..forecast.lanes import Account
 from ..forecast.page import Card, Grid, page
 from ..forecast.series import series
-from ..forecast.workload import ONLINE, Reading
+from ..forecast.workload import ONLINE
 from ..job import STDIN
 from ._forecast import (
     Asked,
@@ -33,6 +33,7 @@ from ._forecast import (
     fact,
     print_binding,
     print_table,
+    reading_of,
     watched,
     write,
 )
@@ -47,18 +48,10 @@ def show(asked: Asked) -> int:
     """Print, and write, what was asked for; → exit code."""
     tier = asked.tiers[0] if asked.tiers else None
     account = Account(tier, asked.limits, concurrency=asked.concurrency, at=asked.at)
-    reading = Reading(
-        policy=asked.policy,
-        at=asked.at,
-        prices=asked.prices,
-        ledger=asked.ledger,
-        region=asked.region,
-        cache=not asked.no_cache,
-    )
     tiers = asked.tiers if len(asked.tiers) > 1 else ()
     wish = Wish(account, tiers, asked.swaps, asked.deadline, asked.budget, asked.seed)
     with watched() as tell:
-        found = forecast_job(asked.file, reading, wish, jobs=asked.jobs, progress=tell)
+        found = forecast_job(asked.file, reading_of(asked), wish, jobs=asked.jobs, progress=tell)
     if asked.as_json:
         print_json(of_job(found, asked.seed))
     else:

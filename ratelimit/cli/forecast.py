@@ -12,7 +12,7 @@ from pricing.budget import Budget
 
 from ..errors import ConfigError
 from ..forecast.choices import read_swap
-from ..forecast.kinds import JOB, kind_of
+from ..forecast.kinds import kind_of
 from ..pieces import cores
 from ._forecast import Asked
 from ._prices import prices_option
@@ -50,6 +50,15 @@ def _duration(text: str) -> int:
 @policy_option
 @click.option("--swap", "swaps", multiple=True, type=Readable("swap", read_swap), metavar="MODEL=OTHER",
               help="Compare with another model in the place of one.")  # fmt: skip
+@click.option("--model", help="Model of a trace that names none.")
+@click.option(
+    "--over",
+    multiple=True,
+    type=Readable("duration", _duration),
+    help="Count waits in a trace of more than this; again for more.",
+)
+@click.option("--by", multiple=True, help="Split a ledger's forecast by this (default: model), such as tag:team.")
+@click.option("--until", type=Day(), help="Last day of a ledger's forecast (default: of this month).")
 @click.option("--deadline", type=Readable("duration", _duration), help="When it must be done: 90s, 45m, 2h, 1d.")
 @click.option("--budget", type=Readable("usd", Budget.parse), help='What it may cost: "50 USD", or "25 USD/day".')
 @click.option(
@@ -70,14 +79,12 @@ def _duration(text: str) -> int:
 def command(file: str, **options: Any) -> None:
     """Foresee what a job costs, how long it takes, which limit binds, and what would change it. Nothing is sent.
 
-    FILE is a job (JSONL, or - for standard input).
+    FILE is a job (JSONL, or - for standard input), a trace (CSV or Parquet of requests with their times), or a ledger.
     """
     limits = own_limits(options.pop("rpm"), options.pop("tpm"), options.pop("rpd"))
     if limits and options["tiers"][1:]:
         raise click.UsageError("--rpm, --tpm and --rpd replace the limits of one --tier; leave the others out")
     asked = Asked(file, limits=limits, jobs=options.pop("jobs") or cores(), **options)
     kind = kind_of(file)
-    if kind != JOB:
-        raise ConfigError(f"{file} is a {kind}; this version forecasts job files")
     room = importlib.import_module(f"._forecast_{kind}", __package__)
     sys.exit(room.show(asked))

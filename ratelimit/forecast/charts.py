@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 from pricing.export import needed
 from pricing.money import Usd
+from pricing.projection import Ahead, Day
 from pricing.spend import Spending
 
 from ..clock import US_PER_S
 from .choices import Choice
 from .series import Series
+from .traced import Filled
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
 """Told apart by the colour-blind as well. Source: Okabe and Ito, Color Universal Design (2008)."""
@@ -203,3 +206,57 @@ def components(by_model: Mapping[str, Spending], inputs: Mapping[str, int]) -> d
     return {
         model: (inputs[model], one.cost.mean - inputs[model]) for model, one in by_model.items() if one.cost is not None
     }
+
+
+def fullness(tiers: Sequence[tuple[str, Sequence[Filled]]]) -> Panel:
+    """How full the fullest limit of each tier is, on average and at its peak."""
+
+    def draw(axes: Any) -> None:
+        names = [f"{tier}: {filled[0].limit}" for tier, filled in tiers]
+        least = 0.001
+        for place, (_, filled) in enumerate(tiers):
+            peak, sustained = max(filled[0].peak, least), max(filled[0].sustained, least)
+            axes.barh(place, peak, 0.7, color=ORANGE, alpha=0.45, label="peak" if not place else None)
+            axes.barh(place, sustained, 0.4, color=BLUE, label="sustained" if not place else None)
+        axes.axvline(1, color=RED, ls="--", label="limit")
+        axes.set_yticks(range(len(tiers)), names, fontsize=8)
+        axes.set(xscale="log", xlabel="share of the limit", ylim=(len(tiers) - 0.4, -0.6))
+        axes.xaxis.set_major_formatter("{x:.1%}")
+        axes.grid(visible=False, axis="y")
+        axes.legend(loc="lower right")
+
+    return Panel("Tiers", "How full the fullest limit of each tier is, if nobody waited (logarithmic).", draw)
+
+
+def month(days: Sequence[Day], today: date) -> Panel:
+    """Spending day by day, and what it adds up to, with an interval for the days to come."""
+
+    def draw(axes: Any) -> None:
+        at = [one.day for one in days]
+        over = [one.day < today for one in days]
+        costs = [one.cost.mean / _PICO for one in days]
+        axes.bar(at, costs, color=[BLUE if done else ORANGE for done in over], alpha=0.8)
+        low = [max(0.0, (one.cost.mean - one.cost.p5) / _PICO) for one in days]
+        high = [max(0.0, (one.cost.p95 - one.cost.mean) / _PICO) for one in days]
+        axes.errorbar(at, costs, yerr=(low, high), fmt="none", ecolor=GREY, lw=1)
+        axes.set(ylabel="US dollars a day")
+        axes.tick_params(axis="x", rotation=30)
+
+    return Panel(
+        "Spending by day", "Blue: what was spent. Orange: what is to come, and where nine in ten such days lie.", draw
+    )
+
+
+def parts(names: Sequence[str], amounts: Sequence[Ahead | None]) -> Panel:
+    """What each part comes to, with its interval."""
+    known = [(name, one) for name, one in zip(names, amounts, strict=True) if one is not None][:MOST_CHOICES]
+
+    def draw(axes: Any) -> None:
+        for place, (_, one) in enumerate(known):
+            axes.barh(place, one.mean / _PICO, 0.6, color=BLUE)
+            axes.plot((one.p5 / _PICO, one.p95 / _PICO), (place, place), color=RED, lw=2)
+        axes.set_yticks(range(len(known)), [_plain(name) for name, _ in known], fontsize=8)
+        axes.set(xlabel="US dollars, expected; the line: nine in ten", ylim=(max(len(known), 3) - 0.4, -0.6))
+        axes.grid(visible=False, axis="y")
+
+    return Panel("Parts", "What each part comes to by the end, with its interval.", draw)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pricing.money import Usd
+from pricing.projection import Ahead, Projection
 from pricing.spend import Interval, Spending
 
 from ..clock import US_PER_S
+from ..job import MOST_SHOWN
+from .booked import LedgerForecast
 from .choices import Choice
 from .job import JobForecast
 from .outlook import Outlook, Span
+from .traced import TraceForecast, View
 
 
 def seconds(us: int | None) -> str | None:
@@ -105,3 +110,90 @@ def _choice(one: Choice) -> dict[str, Any]:
         "missing": one.missing,
         "notes": list(one.notes),
     }
+
+
+def of_trace(found: TraceForecast, seed: int) -> dict[str, Any]:
+    """The document of a trace's forecast."""
+    trace, work, cost = found.trace, found.work, found.spending
+    return {
+        "kind": "trace",
+        "requests": len(work),
+        "start": None if trace.start is None else trace.start.isoformat(),
+        "seconds": seconds(int(work.arrival_us[-1])),
+        "bad_rows": {
+            "count": trace.bad_rows,
+            "first": [{"row": one.number, "reason": one.reason} for one in trace.bad[:MOST_SHOWN]],
+        },
+        "tokens": {"input": int(work.input.sum()), "cached": int(work.cached.sum()), "output": cost.output._asdict()},
+        "cost": money(cost.cost),
+        "cost_by_mode": {mode: money(one.cost) for mode, one in found.by_mode.items()},
+        "unpriced": reasons(cost.unpriced),
+        "tiers": [_view(one) for one in found.views],
+        "detail": {"tier": found.main.account.name, **of_outlook(found.main.outlook)},
+        "facts": list(found.facts),
+        "notes": list(trace.notes),
+        "seed": seed,
+    }
+
+
+def _view(one: View) -> dict[str, Any]:
+    p50, p95, p99, longest = map(seconds, one.waits)
+    return {
+        "tier": one.account.name,
+        "wait": {"p50": p50, "p95": p95, "p99": p99, "longest": longest},
+        "delayed": [{"over": seconds(us), "share": share(part)} for us, part in one.delayed],
+        "backlog": one.backlog,
+        "in_the_air": one.in_the_air,
+        "filled": [
+            {"limit": each.limit, "sustained": share(each.sustained), "peak": share(each.peak)} for each in one.filled
+        ],
+        "binding_limit": one.outlook.binding or None,
+        "not_sent": reasons(one.outlook.refused),
+    }
+
+
+def of_ledger(found: LedgerForecast, seed: int) -> dict[str, Any]:
+    """The document of a ledger's forecast."""
+    return {
+        "kind": "ledger",
+        "since": str(found.since),
+        "until": str(found.until),
+        "now": found.now.isoformat(timespec="seconds"),
+        "total": _projection(found.total),
+        "parts": [{"name": list(one.name), **_projection(one)} for one in found.parts],
+        "days": [{"day": str(one.day), "cost": _amounts(one.cost)} for one in found.total.series],
+        "reached": [
+            {
+                "name": one.name,
+                "amount": str(Usd(one.amount)),
+                "spent": str(Usd(one.spent)),
+                **{name: None if day is None else str(day) for name, day in zip(_DATES, one[3:6], strict=True)},
+                "horizon": str(one.horizon),
+            }
+            for one in found.reached
+        ],
+        "effects": [
+            {"what": one.what, "from": str(one.when), "usd": None if one.pico is None else str(Usd(one.pico))}
+            for one in found.effects
+        ],
+        "facts": list(found.facts),
+        "seed": seed,
+    }
+
+
+_DATES = ("p5", "p50", "p95")
+
+
+def _projection(one: Projection) -> dict[str, Any]:
+    return {
+        "days_of_history": one.days,
+        "requests": one.requests,
+        "unpriced": one.unpriced,
+        "spent": str(Usd(one.spent)),
+        "cost": None if one.total is None else _amounts(one.total),
+        "notes": list(one.notes),
+    }
+
+
+def _amounts(one: Ahead) -> dict[str, str]:
+    return {name: str(Usd(pico)) for name, pico in one._asdict().items()}

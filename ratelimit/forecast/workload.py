@@ -162,7 +162,7 @@ def read_workload(
     prices = load_prices(overlay=reading.prices)
     if reading.region is not None:
         prices.check_region(reading.region)
-    _learned.cache_clear()
+    learned_from.cache_clear()
     work = _Work(path, reading, prices.version)
     unique, parts, bad, inexact = Unique(), list[Workload](), list[BadLine](), 0
     for piece in over(file, path, _read, work, jobs=jobs, size=size):
@@ -205,7 +205,8 @@ def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
 
 
 @lru_cache(maxsize=1)
-def _learned(ledger: str | None) -> Learned:
+def learned_from(ledger: str | None) -> Learned:
+    """The sizes of replies that a ledger tells; read once in each process."""
     if ledger is None:
         return Learned()
     with Ledger(ledger, create=False) as book:
@@ -215,7 +216,7 @@ def _learned(ledger: str | None) -> Learned:
 def _read(work: _Work, piece: Block) -> _Piece:
     """Read the lines of a piece."""
     reading = work.reading
-    prices, learned, swap = _table(reading.prices, work.version), _learned(reading.ledger), dict(reading.swap)
+    prices, learned, swap = _table(reading.prices, work.version), learned_from(reading.ledger), dict(reading.swap)
     lines = lines_of(work.path, piece)
     asked = [_swapped(line, swap) if isinstance(line, Line) else None for line in lines]
     counts = [None if ask is None else count_input(ask.body, ask.endpoint) for ask in asked]

@@ -93,8 +93,29 @@ def test_forecast_s_keys_are_documented(ratecard: Callable[..., Any], job: Path)
     job.write_text("\n".join(lines(("nobody-priced-this", 1))), encoding="utf-8")
     documents = (whole, slow, *parts, forecast("--rpm", "5"))
     check(
-        "ratecard forecast", *({key: one for key, one in each.items() if one not in ({}, None)} for each in documents)
+        "ratecard forecast, of a job",
+        *({key: one for key, one in each.items() if one not in ({}, None)} for each in documents),
     )
+
+
+def test_the_forecasts_of_traces_and_ledgers_are_documented(ratecard: Callable[..., Any], tmp_path: Path) -> None:
+    """A trace with a bad row, one without a price and one that never fits; a ledger of three weeks."""
+    trace = tmp_path / "trace.csv"
+    rows = ["2026-07-20T10:00:00,o3,10,5", "2026-07-20T10:00:01,nobody,10,5", "never,o3,1,1"]
+    rows += ["2026-07-20T10:00:02,o3,999999999,5", *["2026-07-20T10:00:03,o3,20000,5"] * 3]
+    trace.write_text("\n".join(["time,model,input_tokens,output_tokens", *rows]))
+    document = ratecard("forecast", str(trace), "--tier", "tier_1", "--at", "2026-11-25", "--json").document
+    check("ratecard forecast, of a trace", document)
+    clock = [0]
+    with Ledger(tmp_path / "costs.db", now_us=lambda: clock[0]) as ledger:
+        for day in range(21):
+            clock[0] = 1_793_750_400_000_000 + day * 86_400_000_000  # from 2026-11-04 on
+            ledger.expire(ledger.pend(model="o3-pro", endpoint="e", estimate=Usd(10**12)), "cut")
+    to = ("--at", "2026-11-25", "--tier", "tier_1", "--by", "model", "--json")
+    document = ratecard("forecast", str(tmp_path / "costs.db"), *to).document
+    assert document["facts"] == document["total"]["notes"] == document["parts"][0]["notes"] == []
+    document["facts"] = document["total"]["notes"] = document["parts"][0]["notes"] = ["said elsewhere"]
+    check("ratecard forecast, of a ledger", document)
 
 
 def test_models_keys_are_documented(ratecard: Callable[..., Any]) -> None:
