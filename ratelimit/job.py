@@ -32,12 +32,16 @@ MOST_SHOWN = 10
 
 
 class Line(NamedTuple):
-    """One request of a job: where it stands in the file, its name, and what to send where."""
+    """One request of a job: where it stands in the file, its name, and what to send where.
+
+    digest  of the line as it stands there, for whoever keeps what was found out of it; b"" where nobody does
+    """
 
     number: int
     custom_id: str
     endpoint: str
     body: Mapping[str, Any]
+    digest: bytes = b""
 
 
 class BadLine(NamedTuple):

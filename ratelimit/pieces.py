@@ -6,6 +6,7 @@ a few processes. Those read and not yet handed on are never more than a few.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import multiprocessing
 import os
@@ -42,8 +43,14 @@ def cores() -> int:
 
 
 def lines_of(path: str, piece: Block) -> list[Line | BadLine]:
-    """Read the lines of a piece. Raises ConfigError when it cannot be read."""
-    return [parse_line(*one) for one in raw_lines(io.BytesIO(piece.read(path)), path, piece.first)]
+    """Read the lines of a piece, with their digests. Raises ConfigError when it cannot be read."""
+    lines: list[Line | BadLine] = []
+    for number, raw in raw_lines(io.BytesIO(piece.read(path)), path, piece.first):
+        line = parse_line(number, raw)
+        if isinstance(line, Line):
+            line = line._replace(digest=hashlib.blake2b(raw.strip(), digest_size=16).digest())
+        lines.append(line)
+    return lines
 
 
 def over(

@@ -16,10 +16,10 @@ from pricing.learned import RECALLED, Learned
 from pricing.ledger import Ledger
 from pricing.money import Usd
 from pricing.prices import PriceTable, load_prices
-from pricing.tokens import count_input
 
+from .counted import counts
 from .errors import ConfigError
-from .job import BadLine, Block, Line, Unique, digest_of
+from .job import BadLine, Block, Unique, digest_of
 from .pieces import lines_of, over
 
 
@@ -91,7 +91,8 @@ class Sums:
 
 
 class Options(NamedTuple):
-    """How every line is priced; `prices` are overlays of the price table, `ledger` teaches sizes, by their paths."""
+    """How every line is priced; `prices` are overlays of the price table, `ledger` teaches sizes, by their paths;
+    `cache`: token counts of earlier runs are used."""
 
     batch: bool = False
     service_tier: str | None = None
@@ -99,6 +100,7 @@ class Options(NamedTuple):
     prices: tuple[str, ...] = ()
     ledger: str | None = None
     region: str | None = None
+    cache: bool = True
 
 
 class Part(NamedTuple):
@@ -166,14 +168,14 @@ def _learned(ledger: str | None) -> Learned:
 
 def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
     """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
-    batch, service_tier, at, overlays, ledger, region = work.options
+    batch, service_tier, at, overlays, ledger, region, _ = work.options
     prices, learned = _table(overlays, work.version), _learned(ledger)
     lines = lines_of(work.path, piece)
     # One step for all lines, then the next: what a step needs stays in the processor's caches.
-    counts = [count_input(line.body, line.endpoint) if isinstance(line, Line) else None for line in lines]
+    found = counts(lines, use=work.options.cache)
     rows: list[Row | BadLine] = []
     ids: _Ids = []
-    for line, count in zip(lines, counts, strict=True):
+    for line, count in zip(lines, found, strict=True):
         if isinstance(line, BadLine):
             rows.append(line)
             continue

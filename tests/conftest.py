@@ -14,6 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Token counts are kept where this run of the tests is, and not at home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATECARD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _on_another_day(request: pytest.FixtureRequest) -> Iterator[None]:
     """The clock goes on from there; other processes that tests start live today."""
     day = request.config.getoption("--on")

@@ -33,6 +33,7 @@ from ._text import columns, echo
 @prices_option
 @region_option
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
+@click.option("--no-cache", is_flag=True, help="Count all tokens anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: str,
@@ -44,6 +45,7 @@ def command(
     prices: tuple[str, ...],
     region: str | None,
     jobs: int | None,
+    no_cache: bool,
     as_json: bool,
 ) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent.
@@ -58,7 +60,7 @@ def command(
         raise click.UsageError(f"--batch is a tier of its own: leave it off, or --service-tier {service_tier}")
     totals = Sums()
     rows: list[dict[str, Any]] | None = [] if lines else None
-    options = Options(batch, service_tier, at, prices, ledger, region)
+    options = Options(batch, service_tier, at, prices, ledger, region, not no_cache)
     with _opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals += part.sums

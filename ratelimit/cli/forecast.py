@@ -75,6 +75,7 @@ def _duration(text: str) -> int:
 )
 @click.option("--png", type=click.Path(dir_okay=False), help="Write the charts as a picture.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
+@click.option("--no-cache", is_flag=True, help="Count all tokens anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: str, **options: Any) -> None:
     """Foresee what a job costs, how long it takes, which limit binds, and what would change it. Nothing is sent.

@@ -20,8 +20,8 @@ from pricing.ledger import Ledger
 from pricing.media import is_media
 from pricing.prices import PriceTable, load_prices
 from pricing.spend import Money, joined
-from pricing.tokens import count_input
 
+from ..counted import counts
 from ..demand import demand
 from ..errors import ConfigError
 from ..job import BadLine, Block, Line, Unique, digest_of
@@ -219,10 +219,10 @@ def _read(work: _Work, piece: Block) -> _Piece:
     prices, learned, swap = _table(reading.prices, work.version), learned_from(reading.ledger), dict(reading.swap)
     lines = lines_of(work.path, piece)
     asked = [_swapped(line, swap) if isinstance(line, Line) else None for line in lines]
-    counts = [None if ask is None else count_input(ask.body, ask.endpoint) for ask in asked]
+    found = counts(asked, use=reading.cache)
     rows, inexact, bad = _Rows(reading.modes), 0, list[BadLine]()
     ids: list[tuple[int, str, bytes]] = []
-    for line, ask, count in zip(lines, asked, counts, strict=True):
+    for line, ask, count in zip(lines, asked, found, strict=True):
         if isinstance(line, BadLine) or ask is None or count is None:
             bad.append(line if isinstance(line, BadLine) else BadLine(line.number, "its tokens cannot be counted"))
             continue
