@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RUNS = 1_000
 LEAST_DAYS = 3
 WEEKLY_FROM = 14
+TREND_FROM = 28
+"""A line through fewer days is mostly chance."""
 KEPT_DAYS = 120
 """Older days say nothing of the next ones."""
 _ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5)
@@ -222,7 +224,7 @@ def _paths(np: Any, past: Any, first: int, ahead: int, rng: Any) -> Any:
 def _trend(np: Any, levels: Any) -> tuple[float, float]:
     """The slope of a line through the days, drawn to 0 by as much as it may be chance, and how unsure that is."""
     count = len(levels)
-    if count < WEEKLY_FROM:
+    if count < TREND_FROM:
         return 0.0, 0.0
     at = np.arange(count) - (count - 1) / 2
     slope = float((at * levels).sum() / (at**2).sum())
