@@ -65,20 +65,35 @@ def _print(found: LedgerForecast) -> None:
 
 
 def _spread(total: Ahead | None) -> str:
-    if total is None:
-        return "unknown"
-    p5, p50, p95 = (Usd(pico).format() for pico in (total.p5, total.p50, total.p95))
-    return f"{p50} ({p5} – {p95})"
+    return "unknown" if total is None else f"{Usd(total.p50).format()} ({_between(total)})"
+
+
+def _between(total: Ahead | None) -> str:
+    return "" if total is None else f"{Usd(total.p5).format()} – {Usd(total.p95).format()}"
 
 
 def _when(one: Reached) -> str:
-    amount = f"{one.name}: {Usd(one.amount).format()}, {Usd(one.spent).format()} so far"
+    return f"{one.name}: {_so_far(one)}; {_day(one)}{_days(one)}"
+
+
+def _so_far(one: Reached) -> str:
+    return f"{Usd(one.amount).format()}, {Usd(one.spent).format()} so far"
+
+
+def _day(one: Reached) -> str:
+    """The day in the middle, in short."""
     if one.spent >= one.amount:
-        return f"{amount}; already"
+        return "already"
+    return f"not by {one.horizon}" if one.p50 is None else str(one.p50)
+
+
+def _days(one: Reached) -> str:
+    """What is to be said of other days."""
+    if one.spent >= one.amount:
+        return ""
     if one.p50 is None:
-        early = f", in one of twenty cases by {one.p5}" if one.p5 is not None else ""
-        return f"{amount}; not by {one.horizon}{early}"
-    return f"{amount}; {one.p50} ({one.p5} – {one.p95 or f'after {one.horizon}'})"
+        return "" if one.p5 is None else f", in one of twenty cases by {one.p5}"
+    return f" ({one.p5} – {one.p95 or f'after {one.horizon}'})"
 
 
 def _effect(one: Effect) -> str:
@@ -109,9 +124,9 @@ def _write(found: LedgerForecast, asked: Asked) -> None:
     title = f"Forecast of {os.path.basename(asked.file)}"
     total = found.total.total
     cards = [
-        Card("by the end, p50", "unknown" if total is None else Usd(total.p50).format(), _spread(total)),
+        Card(f"by {found.until}, p50", "unknown" if total is None else Usd(total.p50).format(), _between(total)),
         Card("spent so far", Usd(found.total.spent).format(), f"since {found.since}"),
-        *(Card(one.name, str(one.p50 or f"not by {one.horizon}"), _when(one)) for one in found.reached),
+        *(Card(one.name, _day(one), _so_far(one) + _days(one)) for one in found.reached),
     ]
     notes = [*found.total.notes, *map(_effect, found.effects), *found.facts]
     subtitle = f"{found.since} – {found.until}, as of {found.now:%Y-%m-%d %H:%M} UTC"
