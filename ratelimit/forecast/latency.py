@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,32 +134,40 @@ class Replying:
     def ends_us(self, act_us: Ints, shares: tuple[float, ...]) -> tuple[int, ...]:
         """Say when the last reply is there (µs), at these quantiles: replies are as if drawn, each by itself.
 
-        Who was admitted long before the end is not among the last: only those count of whom a reply might be.
+        Who was admitted long before the end is not among the last: only those count of whom a reply might be. Above the
+        median a reply twice as large as the largest seen is as likely as any other one, as it is for the cost.
         """
         np = self._np
         if not len(act_us):
             return (0,) * len(shares)
         told = self._latency_us >= 0
         sure_us = int((act_us + self._latency_us)[told].max()) if told.any() else 0
-        parts = [part for part in (self._tail(np, act_us, ~told, model) for model in range(len(self._paces))) if part]
-        if not parts:
+        if told.all():
             return (sure_us,) * len(shares)
-        low, high = float(act_us.max()), max(last for _, last in parts)
-
-        def log_chance(at_us: float) -> float:
-            return math.fsum(chance(at_us) for chance, _ in parts)
-
+        chances = {wide: self._chance(np, act_us, ~told, wide) for wide in {share > 0.5 for share in shares}}
         found = []
         for share in shares:
-            below, above = low, high
+            log_chance, high = chances[share > 0.5]
+            below, above = float(act_us.max()), high
             while above - below > 1_000:  # a millisecond
                 middle = (below + above) / 2
                 below, above = (below, middle) if log_chance(middle) >= math.log(share) else (middle, above)
             found.append(max(sure_us, round(above)))
         return tuple(found)
 
-    def _tail(self, np: Any, act_us: Ints, open_: Any, model: int) -> tuple[Any, float] | None:
-        """The chance that all replies of a model are there (its logarithm, as a function of time), and when they are.
+    def _chance(self, np: Any, act_us: Ints, open_: Any, wide: bool) -> tuple[Callable[[float], float], float]:
+        """The chance that all replies are there (its logarithm, as a function of time), and when they surely are.
+
+        wide  there may be a reply larger than all that were seen
+        """
+        parts = [self._tail(np, act_us, open_, model, wide) for model in range(len(self._paces))]
+        there = [part for part in parts if part is not None]
+        return lambda at_us: math.fsum(chance(at_us) for chance, _ in there), max(last for _, last in there)
+
+    def _tail(
+        self, np: Any, act_us: Ints, open_: Any, model: int, wide: bool
+    ) -> tuple[Callable[[float], float], float] | None:
+        """The same of one model; None where it has no request whose reply is open.
 
         Of like requests those admitted at about the same time are taken together, at the latest instant among them.
         """
@@ -179,6 +187,8 @@ class Replying:
         for (what, _), (members, choices) in groups.items():
             if isinstance(what, Replies):
                 sizes = sizes_of(what.prior) if what.prior is not None else (0,)
+                if wide and what.prior is not None and what.prior.sizes:
+                    sizes = (*sizes, 2 * sizes[-1])
                 tokens = np.minimum(np.array(sizes, float), what.most)
             else:
                 tokens = np.array([what], float)
