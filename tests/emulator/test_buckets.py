@@ -32,7 +32,7 @@ LIMITS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     limits=st.lists(LIMITS, min_size=1, max_size=3),
     steps=st.lists(
@@ -70,7 +70,7 @@ def test_buckets_equal_the_oracle_at_every_instant(
             assert bucket.reset_us <= exact_us < bucket.reset_us + 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(limit=LIMITS, units=st.integers(1, 10**9), used=st.integers(1, 10**9))
 def test_a_refusal_is_the_time_at_which_it_ends(limit: Limit, units: int, used: int) -> None:
     """After exactly `wait_us` the same request enters; one µs earlier it does not."""

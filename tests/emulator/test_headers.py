@@ -34,7 +34,7 @@ def test_durations_read_as_recorded(ms: int, text: str) -> None:
     assert duration(ms) == text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 10**9))
 def test_every_duration_can_be_read_back(ms: int) -> None:
     """No duration is written that our own reader of the real headers would misread."""

@@ -19,7 +19,7 @@ def test_each_filler_word_is_one_token(encoding: str) -> None:
         assert count_text(filler(start, 97)[1:], encoding) == 97
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(-(2**63), 2**63), raw=st.binary(max_size=200))
 def test_the_same_seed_and_body_draw_the_same(seed: int, raw: bytes) -> None:
     """Runs repeat: nothing but the seed and the request's bytes decides size and duration."""

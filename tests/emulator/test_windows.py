@@ -71,7 +71,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("kind", LENGTHS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rpm=st.integers(60, 600), tpm=st.integers(60, 6_000), steps=STEPS)
 def test_windows_equal_brute_force_over_all_admissions(
     kind: str, rpm: int, tpm: int, steps: list[tuple[int, int, int]]

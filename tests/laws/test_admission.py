@@ -61,7 +61,7 @@ def traffic(draw: st.DrawFn) -> tuple[list[Limit], list[tuple[int, list[int]]]]:
 
 
 @given(traffic())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_server_refuses_nothing(case: tuple[list[Limit], list[tuple[int, list[int]]]]) -> None:
     """Every request sent at the instant `reserve` names is admitted by the oracle, over all limits at once."""
     limits, requests = case
@@ -82,7 +82,7 @@ def test_the_server_refuses_nothing(case: tuple[list[Limit], list[tuple[int, lis
 
 
 @given(traffic())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_refusal_is_the_exact_time_at_which_it_ends(case: tuple[list[Limit], list[tuple[int, list[int]]]]) -> None:
     """Refused until one microsecond before the promised instant, admitted at it, and a refusal changes nothing."""
     limits, requests = case

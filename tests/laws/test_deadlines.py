@@ -108,7 +108,7 @@ def test_a_line_slower_than_foreseen_is_left_at_the_deadline() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 6_000)), min_size=1, max_size=20), st.integers(0, 60_000)
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_is_admitted_is_what_has_room_by_the_end_in_both_colours(
     requests: list[tuple[int, int]], end_ms: int
 ) -> None:

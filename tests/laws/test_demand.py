@@ -173,7 +173,7 @@ TEXTS = st.lists(st.text(max_size=300) | st.integers(0, 30_000).map(lambda n: " 
 
 
 @given(TEXTS, st.none() | st.integers(1, 9_000), st.none() | st.integers(1, 4), st.sampled_from([CHAT, RESPONSES]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_conservative_is_never_below_the_others(
     texts: list[str], cap: int | None, n: int | None, endpoint: str
 ) -> None:

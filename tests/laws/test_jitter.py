@@ -52,7 +52,7 @@ def journeys(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, float]]]:
 
 
 @given(journeys())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_late_requests_cause_no_refusals(case: tuple[int, list[tuple[int, int, float]]]) -> None:
     """Any delays up to slack + backlog, reordering included, leave the server with nothing to refuse."""
     slack_us, requests = case

@@ -75,7 +75,7 @@ def test_a_smaller_limit_is_obeyed_at_once_and_a_larger_one_after_two_replies() 
     st.booleans(),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_limit_in_force_is_what_the_rule_says(
     shown: list[int], headroom: float, adopt: bool, by_hand: bool
 ) -> None:
@@ -141,7 +141,7 @@ def test_those_in_line_hear_of_a_limit_that_is_restored() -> None:
     st.lists(st.tuples(st.sampled_from([0, 100_000, 4_000_000]), st.integers(1, 2_000)), max_size=30),
     st.integers(2_000, TPM - 1),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_after_a_smaller_limit_is_seen_the_server_refuses_nothing(
     requests: list[tuple[int, int]], true_capacity: int
 ) -> None:
@@ -248,7 +248,7 @@ words = st.one_of(
 
 
 @given(st.lists(words, max_size=40), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_observation_ever_lets_more_through(script: list[tuple[str, str, int, int]], window: bool) -> None:
     """Whatever is heard in whatever order, a limiter that hears admits nothing that a deaf twin would not admit."""
     clock = ManualClock()

@@ -288,7 +288,7 @@ def test_threads_and_event_loops_share_one_limiter() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2_000_000), st.integers(1, 6_000)), min_size=1, max_size=25))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_both_shells_keep_the_same_schedule(requests: list[tuple[int, int]]) -> None:
     """One caller at a time, blocking code and async code are admitted at the same instants."""
     limiter, clock = manual({"rpm": 60, "tpm": 6_000})

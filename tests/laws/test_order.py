@@ -67,7 +67,7 @@ arrivals = st.lists(
 
 
 @given(weights, arrivals)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_nobody_waits_for_more_than_the_bound(weight: dict[str, int], plan: list[tuple[float, str, int]]) -> None:
     """From asking to admission at most (a + l)·Σ weights / w + Σ l of the others goes first; FIFO within a class."""
 
@@ -102,7 +102,7 @@ def test_nobody_waits_for_more_than_the_bound(weight: dict[str, int], plan: list
 
 
 @given(weights, st.fixed_dictionaries({name: st.integers(10, 400) for name in "abc"}))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_under_constant_backlog_each_class_gets_its_share(weight: dict[str, int], size: dict[str, int]) -> None:
     """While all classes wait, what two of them got for their weights differs by one request of each at most."""
 
@@ -269,7 +269,7 @@ async def outcome(limiter: ratelimit.Limiter, **request: Any) -> tuple[float, fl
 
 
 @given(requests)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_in_one_class_max_wait_is_judged_exactly_and_at_once(plan: list[tuple[int, str, int, int]]) -> None:
     """Refused before standing in line if and only if first come, first served would take longer; the time is told."""
 
@@ -299,7 +299,7 @@ def test_in_one_class_max_wait_is_judged_exactly_and_at_once(plan: list[tuple[in
 
 
 @given(requests)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_max_wait_is_kept_among_classes_and_lanes(plan: list[tuple[int, str, int, int]]) -> None:
     """Whoever is admitted waited no longer than max_wait; who is refused late is refused then; nobody is left over."""
 

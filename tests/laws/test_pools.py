@@ -82,7 +82,7 @@ class Levels:
         max_size=40,
     )
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_whoever_waits_waits_for_something(plan: list[tuple[float, str, int, str, float]]) -> None:
     """No limit is exceeded, and a request waits only where a limit of its own is short, or would be for another's."""
 

@@ -37,7 +37,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_settling_equals_replaying_history(moves: list[tuple[int, int, int]]) -> None:
     """At every moment the backlog is what it would be had each settled charge been its true size from the start."""
     bucket, now_us, history = Bucket(), 1_000, []
@@ -58,7 +58,7 @@ def test_settling_equals_replaying_history(moves: list[tuple[int, int, int]]) ->
 
 
 @given(steps)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_cut_memory_only_shrinks_refunds(moves: list[tuple[int, int, int]]) -> None:
     """With only four marks kept, the bucket is never emptier of backlog than replayed history says."""
     kept, gcra.REFUND_MEMORY = gcra.REFUND_MEMORY, 4

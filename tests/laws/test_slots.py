@@ -52,7 +52,7 @@ seconds = st.sampled_from([0.0, 0.5, 1.0, 2.5, 7.0])
     st.integers(1, 4),
     st.lists(st.tuples(seconds, seconds, ways, st.integers(0, 50)), min_size=1, max_size=25),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_never_more_than_the_slots_are_in_the_air(slots: int, plan: list[tuple[float, float, str, int]]) -> None:
     """Any interleaving of settling, releasing, leaving, failing and being cancelled, waiting or in the air."""
 

@@ -48,7 +48,7 @@ PAGE = {False: {"rpm": 10_000, "tpm": 2_000_000}, True: {"rpm": 1_000, "tpm": 5_
         max_size=40,
     )
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_request_passes_the_pool_of_its_length(plan: list[tuple[int, int]]) -> None:
     """Admitted at once exactly where the bucket of its length has room for it, whatever the other one holds."""
     account, clock = limiter("tier_4")

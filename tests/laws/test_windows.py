@@ -73,7 +73,7 @@ def steps(arrivals: list[tuple[int, int]], window_us: int, most: Fraction, edge_
 
 
 @given(traffic(), st.integers(0, MINUTE_US))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_window_of_the_server_is_overrun(
     case: tuple[list[Limit], int, list[tuple[int, list[int], float, bool]]], edge_us: int
 ) -> None:
@@ -115,7 +115,7 @@ def test_no_window_of_the_server_is_overrun(
     ),
     st.integers(0, MINUTE_US),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_reply_shortens_the_margin_and_overruns_no_window(
     limit: Limit, requests: list[tuple[int, float, float, bool]], edge_us: int
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_reply_shortens_the_margin_and_overruns_no_window(
     ),
     st.integers(0, MINUTE_US),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_window_left_at_the_edge_that_a_reply_told_is_never_overrun(
     limit: Limit, sliding: bool, requests: list[tuple[int, float, float, bool]], edge_us: int
 ) -> None:
@@ -195,7 +195,7 @@ def test_an_edge_frees_a_whole_window() -> None:
 
 
 @given(traffic(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_room_that_a_waiting_request_cannot_use_is_told_and_is_none_of_its_own(
     case: tuple[list[Limit], int, list[tuple[int, list[int], float, bool]]], shares: list[tuple[float, float, float]]
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_quick_server_costs_no_margin() -> None:
 
 
 @given(traffic())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_refusal_by_a_window_is_the_exact_time_at_which_it_ends(
     case: tuple[list[Limit], int, list[tuple[int, list[int], float, bool]]],
 ) -> None:
@@ -289,7 +289,7 @@ moves = st.lists(
 
 
 @given(moves, st.sampled_from([0, 50]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_settling_in_a_window_equals_replaying_history(case: list[tuple[int, int, int]], slack_us: int) -> None:
     """What is spent, and when the next charge fits, is what it would be had every charge had its true size at once."""
     window, now_us, kept_us = Window(1_000), 10_000, 1_000 + slack_us
@@ -324,7 +324,7 @@ def test_settling_in_a_window_equals_replaying_history(case: list[tuple[int, int
         max_size=40,
     )
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_an_observation_never_loosens_a_window(case: list[tuple[int, int, str]]) -> None:
     """Beside a twin that hears nothing, a window that is told of backlogs never admits anything earlier."""
     deaf, told, now_us = Window(1_000), Window(1_000), 10_000

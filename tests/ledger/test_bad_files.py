@@ -361,7 +361,7 @@ wild = texts | st.text(st.characters(), max_size=5) | st.just("\ud800") | st.jus
 
 @given(model=texts, endpoint=texts, run=texts, custom_id=texts, response_id=texts, why=texts,
        tags=st.dictionaries(wild, wild, max_size=4))  # fmt: skip
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_every_text_is_read_back_as_it_was_given(
     tmp_path_factory: pytest.TempPathFactory, tags: dict[str, str], **texts: str
 ) -> None:

@@ -79,7 +79,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(steps=STEPS, lost=st.sets(st.integers(0, 9)))
 def test_a_batch_costs_its_lines_once(
     kind: str, steps: list[Any], lost: set[int], tmp_path_factory: pytest.TempPathFactory

@@ -209,7 +209,7 @@ calls = st.lists(
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @given(calls)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_call_is_sent_exactly_when_it_fits(
     tmp_path_factory: pytest.TempPathFactory, kind: str, moves: list[tuple[Any, ...]]
 ) -> None:

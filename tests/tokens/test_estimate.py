@@ -228,7 +228,7 @@ BODIES = st.dictionaries(KEYS, JSON, max_size=8)
 
 
 @given(BODIES, st.sampled_from(ENDPOINTS), st.sampled_from(POLICIES))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_body_breaks_the_counting(body: dict[str, Any], endpoint: str, policy: str) -> None:
     """For any JSON object the count has ordered bounds and the demand whole numbers; neither raises."""
     counted = count_input(body, endpoint)
@@ -240,7 +240,7 @@ def test_no_body_breaks_the_counting(body: dict[str, Any], endpoint: str, policy
 
 
 @given(BODIES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_estimate_is_made_or_refused_with_a_reason(body: dict[str, Any]) -> None:
     """For any JSON object there is an estimate, or a ConfigError; the same after a trip through JSON text."""
     model = body.get("model")

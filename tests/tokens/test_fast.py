@@ -38,7 +38,7 @@ TEXTS = st.one_of(
 
 
 @given(TEXTS, st.sampled_from(ENCODINGS))
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 def test_fastokens_counts_as_tiktoken_does(counters: dict[str, Callable[[str], int]], text: str, name: str) -> None:
     """For any text, special-token text and lone surrogates included, both engines count the same."""
     assert counters[name](text) == len(get_encoding(name).encode(text, disallowed_special=()))

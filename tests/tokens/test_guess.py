@@ -24,7 +24,7 @@ NOISE = base64.b64encode(random.Random(5).randbytes(750)).decode()
 
 
 @given(st.one_of(st.text(), st.text(" \n\ta"), st.text("=-+0123456789"), st.text(st.characters(exclude_categories=()))))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_the_bounds_hold_for_every_known_encoding(text: str) -> None:
     """Whatever the text, the counts of both published encodings lie within the bounds, and so does the estimate."""
     low, likely, high, _ = guess_text(text)

@@ -20,7 +20,7 @@ def in_windows(text: str, name: str) -> int | None:
 
 
 @given(st.sampled_from(ENCODINGS), st.integers(0, 2**32), st.sampled_from([1, 2, 3, 26]), st.integers(1, 6_000))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_windows_count_what_the_whole_has(name: str, seed: int, letters: int, size: int) -> None:
     """Random runs of few and of many letters, and repeated words, in windows so small that every run has dozens."""
     rng = random.Random(seed)
