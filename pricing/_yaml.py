@@ -50,6 +50,11 @@ class Node:
         self.line = line
         self.key = key
 
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is a single value, and neither a mapping nor a list."""
+        return isinstance(self._value, str)
+
     def fail(self, message: str) -> NoReturn:
         """Raise a TableError about this value."""
         raise TableError(message, file=self.file, line=self.line, key=self.key or None)
