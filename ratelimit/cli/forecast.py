@@ -13,6 +13,7 @@ from pricing.budget import Budget
 from ..errors import ConfigError
 from ..forecast.choices import read_swap
 from ..forecast.kinds import kind_of
+from ..forecast.workload import POLICIES
 from ..pieces import cores
 from ._forecast import Asked
 from ._prices import prices_option
@@ -22,7 +23,6 @@ from ._shared import (
     Readable,
     limit_options,
     own_limits,
-    policy_option,
     region_option,
 )
 
@@ -47,7 +47,8 @@ def _duration(text: str) -> int:
 )
 @limit_options
 @click.option("--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Requests in the air.")
-@policy_option
+@click.option("--policy", type=click.Choice(POLICIES), default="observed", show_default=True,
+              help="What is charged at admission.")  # fmt: skip
 @click.option("--swap", "swaps", multiple=True, type=Readable("swap", read_swap), metavar="MODEL=OTHER",
               help="Compare with another model in the place of one.")  # fmt: skip
 @click.option("--model", help="Model of a trace that names none.")

@@ -36,6 +36,9 @@ ONLINE = "online"
 MODES = (ONLINE, "flex", "batch", "window_2h", "window_8h")
 """Ways to send a job: as its lines say, or all of it in another service tier."""
 UNKNOWN = -1
+POLICIES = ("observed", "documented")
+"""What may be charged at admission. Not `conservative`: how much of what it reserves comes back, and when, hangs on
+each reply, and a schedule without that would be far too long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
