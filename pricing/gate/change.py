@@ -162,7 +162,7 @@ def _facts(before: Group, after: Group) -> Iterator[str]:
         for name in sorted(old[key].parts.keys() & new[key].parts.keys()):
             first, second = old[key].parts[name], new[key].parts[name]
             if first.quantity and second.quantity and first.pico * second.quantity != second.pico * first.quantity:
-                yield f"{name.replace('_', ' ')} of {_name(key)} {_rate(first)} → {_rate(second)}"
+                yield f"{name.replace('_', ' ')} of {_name(key)} {_rates(name, first, second)}"
     if before.without_price != after.without_price:
         yield f"without a price {before.without_price:,} → {after.without_price:,}"
 
@@ -185,6 +185,8 @@ def _name(key: tuple[str, str, bool], *, tier: bool = False) -> str:
     return f"{model} ({', '.join(words)})" if words else model
 
 
-def _rate(part: Part) -> str:
-    """What a part costs: per million tokens, or per thousand of what is no token."""
-    return f"{Usd(round(Fraction(part.pico * 1_000_000, part.quantity))).format()} a million"
+def _rates(name: str, first: Part, second: Part) -> str:
+    """What a part costs in both: per million tokens, or per thousand calls."""
+    per, what = (1_000, "a thousand") if name.endswith("calls") else (1_000_000, "a million")
+    was, now = (Usd(round(Fraction(part.pico * per, part.quantity))).format() for part in (first, second))
+    return f"{was} → {now} {what}"

@@ -199,7 +199,9 @@ def _check(rule: Rule, group: Group, before: Group | None, config: Config, unkno
     notes.insert(0, f"{name} is {shown(value, unit)}")
     if rule.largest is not None and value > rule.largest:
         over = percent(value - rule.largest, rule.largest)
-        broken.append((rule.level, f"more than {shown(rule.largest, unit)}" + (f" by {over}" if over else "")))
+        broken.append(
+            (rule.level, f"more than {shown(rule.largest, unit)}" + (f" by {over}" if over[:1] == "+" else ""))
+        )
     if rule.increase is not None or rule.decrease is not None:
         if was is None:
             told = unknown if before is None else f"the baseline does not know its {name}"

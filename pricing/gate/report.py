@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -255,6 +256,7 @@ class _Reader:
         version_, at, prices, tiers, account = (
             self._text(header.get(name), f"header.{name}") for name in Header._fields[:-1]
         )
+        self._day(at, "header.at")
         settings = {
             name: self._text(value, f"header.settings.{name}")
             for name, value in self._object(header.get("settings"), "header.settings").items()
@@ -308,7 +310,15 @@ class _Reader:
         model, tier, read = (
             self._text(document.get(name), f"{key}.{name}") for name in ("model", "service_tier", "read")
         )
+        if read:
+            self._day(read + "-01-01"[: 10 - len(read)] if len(read) in (4, 7) else read, f"{key}.read")
         return Cell(model, tier, long, requests, parts, read)
+
+    def _day(self, text: str, key: str) -> None:
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            self._fail(key, f"expected a date, YYYY-MM-DD, found {_shown(text)}")
 
     def _range(self, value: Any, key: str) -> Range:
         document = self._object(value, key)
