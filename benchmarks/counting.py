@@ -11,7 +11,8 @@ curly quote in it a message is twice as large in memory, and takes longer to com
 First: CPU of a fresh process from before `import pricing` to after the first count. Hostile: CPU seconds per megabyte.
 
 Job: `ratecard estimate` of a JSONL of as many megabytes, by the wall clock, against a plain loop of `json.loads` and
-tiktoken over the same file, whole processes, in turns; with fastokens where it is installed, and without.
+tiktoken over the same file, whole processes, in turns; with fastokens where it is installed, and without; and a second
+time, with the counts that were kept the first time. The same of its first ten lines.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,7 @@ def hostile() -> dict[str, tuple[float, int]]:
     return found
 
 
+KEPT, TEN = "counted before", "ten lines"
 PLAIN = """
 import json, sys
 from pricing.tokens.encodings import get_encoding
@@ -188,7 +191,8 @@ def job(rounds: int, megabytes: int) -> dict[str, Any]:
     """Wall and CPU seconds of the whole processes, by kind of counting, and the largest resident set of each."""
     rng = random.Random(2)
     pool = [message for kind in KINDS for message in cut(raw(kind, rng), rng)]
-    programs = {"plain loop": (PLAIN, ""), "ratecard": (OURS, "tiktoken")}
+    programs = {"plain loop": (PLAIN, ""), "ratecard": (OURS, "tiktoken"), KEPT: (OURS, ""), TEN: (OURS, "")}
+    programs[f"{TEN}, {KEPT}"] = (OURS, "")
     with contextlib.suppress(ImportError):
         import fastokens  # noqa: F401
 
@@ -199,11 +203,26 @@ def job(rounds: int, megabytes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.jsonl")
         write_job(path, pool, megabytes * 1_000_000, rng)
+        with path.open("rb") as whole:
+            ten = Path(folder, "ten.jsonl")
+            ten.write_bytes(b"".join(islice(whole, 10)))
+        for file in (path, ten):  # so that their counts are kept
+            subprocess.run(
+                [sys.executable, "-c", OURS, file, ""],
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "RATECARD_CACHE": folder},
+                check=True,
+            )
         for turn in range(rounds):
             for name in random.Random(turn).sample(list(programs), len(programs)):
                 code, option = programs[name]
                 start = time.perf_counter()
-                process = subprocess.Popen([sys.executable, "-c", code, str(path), option], stdout=subprocess.DEVNULL)
+                file = ten if name.startswith(TEN) else path
+                process = subprocess.Popen(
+                    [sys.executable, "-c", code, file, option],
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, "RATECARD_CACHE": folder if name.endswith(KEPT) else "off"},
+                )
                 _, status, usage = os.wait4(process.pid, 0)
                 walls[name].append(time.perf_counter() - start)
                 process.returncode = os.waitstatus_to_exitcode(status)
@@ -275,7 +294,7 @@ def main() -> None:
         for name, values in walls.items():
             ratio = spread([plain / one for plain, one in zip(walls["plain loop"], values, strict=True)])
             cost = f"{statistics.median(spent[name]):.2f} s CPU, {memory[name] / 1e6:,.0f} MB"
-            print(f"{name:<24} {spread(values)} s   {ratio} × the plain loop   {cost}")
+            print(f"{name:<25} {spread(values)} s   {ratio} × the plain loop   {cost}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import IO, TypeVar
 
 from pricing.tokens import accelerate, encoding_for
 
+from .counted import known
 from .errors import ConfigError
 from .job import BadLine, Block, Line, blocks, parse_line, raw_lines
 
@@ -61,19 +62,24 @@ def over(
     *,
     jobs: int,
     size: int | None = None,
+    cache: bool = False,
+    asked: Callable[[Line], Line] = lambda line: line,
 ) -> Iterator[Part]:
     """Read an open job file: `each(work, piece)` of its pieces, in order.
 
     each  a function of a module, and `work` and what it returns can be pickled: it may run in another process
     jobs  processes, at most; 1 stays in this one
     size  bytes of the file, where it is a plain one: then each process reads `path` for itself
+    cache  whether the counts of earlier runs are used: where they hold the first piece, fastokens is not loaded
+    asked  turns a line into the one that `each` counts
 
     Raises  ConfigError when the file cannot be read, or when a process dies; and whatever `each` raises
     """
     pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
     fast: list[str] = []
     if size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
-        fast = [encoding for encoding in _encodings(path, first) if accelerate(encoding)]
+        lines = [asked(line) for line in lines_of(path, first) if isinstance(line, Line)]
+        fast = [encoding for encoding in _encodings(lines, cache=cache) if accelerate(encoding)]
         pieces = chain([first], pieces)
     # Of a file known to be large, one piece alone: it builds what the others take over.
     alone = 1 if size is not None and size > ALONE_BYTES else ALONE_BYTES // PIECE_BYTES
@@ -83,10 +89,13 @@ def over(
         yield from _spread(each, work, chain([first], pieces), jobs, fast)
 
 
-def _encodings(path: str, piece: Block) -> list[str]:
-    """Name the encodings that the lines of a piece are counted with."""
-    found = {encoding_for(line.body["model"]) for line in lines_of(path, piece) if isinstance(line, Line)}
-    return sorted(encoding for encoding in found if encoding is not None)
+def _encodings(lines: list[Line], *, cache: bool) -> list[str]:
+    """Name the encodings that lines are counted with, unless nearly all that have one were counted before."""
+    found = [encoding_for(line.body["model"]) for line in lines]
+    there = known(lines) if cache else [False] * len(lines)
+    left = [encoding for encoding, is_known in zip(found, there, strict=True) if encoding is not None and not is_known]
+    few = 10 * len(left) <= sum(encoding is not None for encoding in found)
+    return [] if few else sorted(set(left))
 
 
 def _spread(

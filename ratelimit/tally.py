@@ -144,7 +144,7 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     _learned.cache_clear()
     _learned(options.ledger)
     unique = Unique()
-    for part, ids in over(file, path, _estimated, work, jobs=jobs, size=size):
+    for part, ids in over(file, path, _estimated, work, jobs=jobs, size=size, cache=options.cache):
         yield _checked(part, ids, unique)
 
 

@@ -38,6 +38,7 @@ LAYERS = [
         "outputs",
         "tier_rows",
         "_json",
+        "_kept",
         "call",
     },
     {"tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},

@@ -93,6 +93,11 @@ def count_input(body: Mapping[str, Any], endpoint: str) -> Count:
     return counter.result()
 
 
+def quotes(why: str) -> bool:
+    """Say whether a reason shows a text of the request (an unknown type, a model): it stands in quotation marks."""
+    return "'" in why or '"' in why
+
+
 class _Counter:
     """Adds a request up: exact tokens, and low/high bounds for what is not exact."""
 
@@ -362,5 +367,5 @@ class _Counter:
 
 
 def _shown(value: Any) -> str:
-    """Name a value of the body in a reason: short, whatever it is."""
+    """Name a value of the body in a reason: short, and a text in quotation marks, which no other reason has."""
     return repr(value[:60]) if isinstance(value, str) else f"a {type(value).__name__}"

@@ -168,7 +168,12 @@ def read_workload(
     learned_from.cache_clear()
     work = _Work(path, reading, prices.version)
     unique, parts, bad, inexact = Unique(), list[Workload](), list[BadLine](), 0
-    for piece in over(file, path, _read, work, jobs=jobs, size=size):
+    swap = dict(reading.swap)
+
+    def asked(line: Line) -> Line:
+        return _swapped(line, swap)
+
+    for piece in over(file, path, _read, work, jobs=jobs, size=size, cache=reading.cache, asked=asked):
         again = [one for each in piece.ids if (one := unique.check(*each)) is not None]
         workload = piece.workload
         if again:
