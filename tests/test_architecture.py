@@ -48,7 +48,7 @@ LAYERS = [
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},
-    {"forecast", "plan"},
+    {"forecast", "plan", "collect"},
     {"cli"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""

@@ -22,6 +22,9 @@ COMMANDS = {
     "models": "Show model cards, limits by tier and prices, with dates and sources.",
     "estimate": "Count the tokens and the cost of a JSONL job; nothing is sent.",
     "forecast": "Foresee cost, duration and the binding limit of a job, a trace or a ledger; nothing is sent.",
+    "gate": "Fail a pull request that costs too much, offline, and say why.",
+    "baseline": "Write, show and compare reports of costs.",
+    "batch": "Send a job of any size through the Batch API, at half price.",
     "ledger": "Report what was spent.",
     "tables": "Check the fact tables, or print where they and their schemas are.",
 }

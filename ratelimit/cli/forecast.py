@@ -12,7 +12,7 @@ from pricing.budget import Budget
 
 from ..errors import ConfigError
 from ..forecast.choices import read_swap
-from ..forecast.kinds import kind_of
+from ..forecast.kinds import REPORT, kind_of
 from ..forecast.workload import POLICIES
 from ..pieces import cores
 from ._forecast import Asked
@@ -88,5 +88,7 @@ def command(file: str, **options: Any) -> None:
         raise click.UsageError("--rpm, --tpm and --rpd replace the limits of one --tier; leave the others out")
     asked = Asked(file, limits=limits, jobs=options.pop("jobs") or cores(), **options)
     kind = kind_of(file)
+    if kind == REPORT:
+        raise ConfigError(f"{file}: is a gate's saved report: `ratecard baseline show` shows it")
     room = importlib.import_module(f"._forecast_{kind}", __package__)
     sys.exit(room.show(asked))

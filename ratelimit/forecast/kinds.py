@@ -8,13 +8,13 @@ import zlib
 from ..errors import ConfigError
 from ..job import STDIN
 
-JOB, TRACE, LEDGER = "job", "trace", "ledger"
+JOB, TRACE, LEDGER, SUITE, REPORT = "job", "trace", "ledger", "suite", "report"
 _SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 _LOOK = 4_096
 
 
 def kind_of(path: str) -> str:
-    """Say whether a file is a job, a trace or a ledger; standard input is a job.
+    """Say whether a file is a job, a trace, a ledger or a gate's saved report; standard input is a job.
 
     Raises  ConfigError when it cannot be read, or is empty
     """
@@ -35,4 +35,6 @@ def kind_of(path: str) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise ConfigError(f"{path}: the file is empty")
+    if text.startswith(b"{") and b'"groups":' in text[:20]:
+        return REPORT
     return JOB if text.startswith((b"{", b"[")) else TRACE

@@ -1,0 +1,187 @@
+"""What a run needs of the API: files and batches; and the openai client as such an API.
+
+Reading is repeated where it fails for a passing reason. Creating is not: whether it happened is then unknown, and the
+driver looks for it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import RatecardError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+ACTIVE = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+"""States in which a batch's tokens wait in the queue."""
+EXPIRES_S = 30 * 86_400
+"""How long an input file stays with the server: its batch is over in a day."""
+
+
+class Unknown(RatecardError):
+    """The reply did not come: whether something was created is not known, and what was asked may be asked again."""
+
+
+class Refusal(RatecardError):
+    """The server said no, for good unless the request changes. status: HTTP; code: the server's name of it."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Remote(NamedTuple):
+    """A batch as the server has it.
+
+    model   where the server tells it
+    code    of its first error, and message; lines: of the input, that errors name
+    """
+
+    id: str
+    status: str
+    endpoint: str
+    created_s: int
+    input_id: str
+    output_id: str | None
+    errors_id: str | None
+    metadata: Mapping[str, str]
+    model: str
+    requests: int
+    code: str = ""
+    message: str = ""
+    lines: Mapping[int, str] = {}
+
+
+class Api(Protocol):
+    """Files and batches. Any of them may raise Unknown (the network, or the server, is away) or Refusal."""
+
+    def upload(self, name: str, content: Iterable[bytes]) -> str:
+        """Upload a batch's input → the file's id."""
+
+    def find_file(self, name: str) -> str | None:
+        """The id of an uploaded file of this name."""
+
+    def create(self, file_id: str, endpoint: str, metadata: Mapping[str, str]) -> Remote:
+        """Create a batch."""
+
+    def list(self, since_s: int) -> Iterator[Remote]:
+        """Batches created since then, the newest first; and all that are active."""
+
+    def get(self, batch_id: str) -> Remote:
+        """A batch."""
+
+    def cancel(self, batch_id: str) -> None:
+        """Cancel a batch; one that has ended stays as it is."""
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        """The lines of a file."""
+
+
+class OpenAIApi:
+    """The openai client as an Api.
+
+    client  its own retries are used for reading alone
+    """
+
+    def __init__(self, client: OpenAI) -> None:
+        self._client = client.with_options(max_retries=6)
+        self._once = client.with_options(max_retries=0)
+
+    def upload(self, name: str, content: Iterable[bytes]) -> str:
+        import tempfile
+
+        # Written down before it is sent: the client has to know how long it is, and may not hold it in memory.
+        with tempfile.TemporaryFile() as file:
+            for part in content:
+                file.write(part)
+            file.seek(0)
+            with _told():
+                expires: Any = {"anchor": "created_at", "seconds": EXPIRES_S}
+                return self._once.files.create(file=(name, file), purpose="batch", expires_after=expires).id
+
+    def find_file(self, name: str) -> str | None:
+        with _told():
+            for file in self._client.files.list(purpose="batch", order="desc"):
+                if file.filename == name:
+                    return file.id
+        return None
+
+    def create(self, file_id: str, endpoint: str, metadata: Mapping[str, str]) -> Remote:
+        with _told():
+            made = self._once.batches.create(
+                input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata=dict(metadata)  # type: ignore[arg-type]
+            )  # fmt: skip
+            return remote_of(made)
+
+    def list(self, since_s: int) -> Iterator[Remote]:
+        with _told():
+            for batch in self._client.batches.list(limit=100):
+                found = remote_of(batch)
+                # Nothing is active two days after it was created: a batch ends within a day.
+                if found.created_s < since_s - 2 * 86_400:
+                    return
+                if found.created_s >= since_s or found.status in ACTIVE:
+                    yield found
+
+    def get(self, batch_id: str) -> Remote:
+        with _told():
+            return remote_of(self._client.batches.retrieve(batch_id))
+
+    def cancel(self, batch_id: str) -> None:
+        import openai
+
+        with _told(), suppress(openai.ConflictError, openai.BadRequestError):  # it has ended meanwhile
+            self._client.batches.cancel(batch_id)
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        with _told(), self._client.files.with_streaming_response.content(file_id) as response:
+            rest = b""
+            for part in response.iter_bytes(1 << 16):
+                *lines, rest = (rest + part).split(b"\n")
+                yield from lines
+            if rest:
+                yield rest
+
+
+def remote_of(batch: Any) -> Remote:
+    """A batch as the client gives it."""
+    errors = [] if batch.errors is None else list(batch.errors.data or [])
+    first = errors[0] if errors else None
+    return Remote(
+        batch.id,
+        batch.status,
+        batch.endpoint or "",
+        batch.created_at or 0,
+        batch.input_file_id or "",
+        batch.output_file_id,
+        batch.error_file_id,
+        dict(batch.metadata or {}),
+        getattr(batch, "model", None) or "",
+        0 if batch.request_counts is None else batch.request_counts.total,
+        "" if first is None else first.code or "",
+        "" if first is None else first.message or "",
+        {one.line: one.message or "" for one in errors if one.line is not None},
+    )
+
+
+class _told:
+    """Turn the client's errors into ours, where it matters which they are."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None or error is None:
+            return
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            body = error.body if isinstance(error.body, Mapping) else {}
+            if error.status_code >= 500 or error.status_code in (408, 409):
+                raise Unknown(str(error)) from error
+            raise Refusal(str(error), error.status_code, str(body.get("code") or "")) from error
+        if isinstance(error, openai.APIConnectionError):
+            raise Unknown(str(error)) from error

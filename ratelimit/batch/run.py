@@ -1,0 +1,241 @@
+"""A whole run: the plan, the journal, the driver, and what goes online when the deadline comes nearer.
+
+Started again with the same job and output, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pricing.budget import Budget
+from pricing.ledger import Ledger
+from pricing.prices import PriceTable, load_prices
+from pricing.tokens import count_input
+
+from ..errors import ConfigError
+from ..job import BadLine, Line, parse_line
+from ..limit import canonical
+from ..results import Results
+from .api import Api, Refusal, Remote
+from .driver import ENDS, JOB_TAG, RUN, Driver, Outcome, Time
+from .journal import SUBMITTED, Journal, Step, digest_of_file
+from .plan import plan_of, queue_of
+from .read import Columns, Options, read_columns
+
+BYTES_A_TOKEN = 3
+"""Of a batch that is not ours and cannot be read: fewer than texts have, so that its tokens are not taken for too few."""
+
+
+class Settings(NamedTuple):
+    """How a job is run.
+
+    queue       input tokens that may wait, in the place of the tier's
+    budgets     each has to have room for the worst case of a batch; those of the window "job" count this run
+    until_us    when batches are given up: those in the air are cancelled, and what they have done is kept
+    """
+
+    tier: str | None = None
+    queue: int | None = None
+    attempts: int = 3
+    poll_us: int = 60_000_000
+    budgets: tuple[Budget, ...] = ()
+    at: date | None = None
+    prices: tuple[str, ...] = ()
+    region: str | None = None
+    ledger: str | None = None
+    jobs: int = 1
+    cache: bool = True
+
+
+def journal_of(output: str | os.PathLike[str]) -> Path:
+    """Where the journal of a run is: beside its results."""
+    return Path(f"{os.fspath(output)}.batch.db")
+
+
+def ledger_of(output: str | os.PathLike[str], settings: Settings) -> str:
+    """Where a run's costs are booked."""
+    return settings.ledger or f"{os.fspath(output)}.costs.db"
+
+
+def begin(
+    journal: Journal, job: str, settings: Settings, *, progress: Callable[[int], object] | None = None
+) -> list[BadLine]:
+    """Plan a job and write it down, or see that it is the one that the journal has; → lines that are no requests.
+
+    Raises  ConfigError when the job is another one now, or no tier has its models
+    """
+    digest = digest_of_file(job)
+    if journal.fact("run") is not None:
+        if journal.fact("digest") != digest:
+            raise ConfigError(
+                f"{job}: has changed since the run began: its results would not belong together; name another output"
+            )
+        return [BadLine(*one) for one in json.loads(journal.fact("bad") or "[]")]
+    columns = columns_of(job, settings, progress=progress)
+    if digest_of_file(job) != digest:
+        raise ConfigError(f"{job}: changed while it was read; run it again")
+    plan = plan_of(columns, settings.tier, queue=settings.queue)
+    bad = json.dumps([list(one) for one in columns.bad])
+    journal.begin(plan, os.path.abspath(job), digest, now_us=time.time_ns() // 1000, bad=bad)
+    return columns.bad
+
+
+def columns_of(job: str, settings: Settings, *, progress: Callable[[int], object] | None = None) -> Columns:
+    """Read a job."""
+    options = Options(settings.at, settings.prices, settings.ledger_if_there(), settings.region, settings.cache)
+    with open(job, "rb") as file:
+        return read_columns(file, job, options, jobs=settings.jobs, size=os.path.getsize(job), progress=progress)
+
+
+def drive(
+    api: Api,
+    journal: Journal,
+    results: Results,
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    time_: Time | None = None,
+    told: Callable[[Journal], object] | None = None,
+    until_us: int | None = None,
+) -> Outcome:
+    """Take a run that has begun to its end.
+
+    until_us  when batches are given up
+
+    Raises  what Driver.run raises
+    """
+    table = load_prices(overlay=settings.prices)
+    tag = f"{JOB_TAG}={journal.run}"
+    budgets = [one._replace(window="total", tag=tag) if one.window == "job" else one for one in settings.budgets]
+    models = {canonical(lane.model) for lane in journal.lanes}
+    driver = Driver(
+        api,
+        journal,
+        journal.fact("job") or "",
+        results,
+        ledger,
+        time=time_ or WALL,
+        queues=lambda model: settings.queue if settings.queue is not None else queue_of(model, settings.tier),
+        others=lambda batch: others_tokens(api, batch, models),
+        attempts=settings.attempts,
+        budgets=budgets,
+        poll_us=settings.poll_us,
+        prices=table,
+        region=settings.region,
+        told=told,
+        until_us=until_us,
+    )
+    return driver.run()
+
+
+WALL = Time(lambda: time.time_ns() // 1000, lambda us: time.sleep(us / 1e6))
+"""The time that everybody lives by."""
+
+
+def others_tokens(api: Api, batch: Remote, models: set[str]) -> int:
+    """Input tokens of an active batch that is not ours: its own input, counted; where it cannot be read, its bytes say."""
+    if batch.model and canonical(batch.model) not in models:
+        return 0
+    tokens = size = 0
+    try:
+        for number, raw in enumerate(api.content(batch.input_id), 1):
+            size += len(raw)
+            line = parse_line(number, raw)
+            if isinstance(line, Line) and canonical(str(line.body["model"])) in models:
+                tokens += count_input(line.body, line.endpoint).high
+            elif not isinstance(line, Line):
+                tokens += len(raw) // BYTES_A_TOKEN
+    except Refusal:
+        return max(tokens, size // BYTES_A_TOKEN)
+    return tokens
+
+
+def rest_of(journal: Journal, path: Path, service_tier: str | None = None) -> int:
+    """Write the lines that are still open as a job of their own; → how many.
+
+    service_tier  of all of them, in the place of their own
+    """
+    job, count = journal.fact("job") or "", 0
+    with open(job, "rb") as file, path.open("wb") as rest:
+        for number, start, size in journal.open_lines():
+            file.seek(start)
+            line = parse_line(number, file.read(size))
+            if isinstance(line, BadLine):
+                raise ConfigError(f"{job}:{number}: is not what it was when the run began: {line.reason}")
+            body = {**line.body, "service_tier": service_tier} if service_tier else line.body
+            document = {"custom_id": line.custom_id, "method": "POST", "url": line.endpoint, "body": body}
+            text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+            rest.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            count += 1
+    return count
+
+
+def cancel(api: Api, journal: Journal) -> int:
+    """Cancel the batches of a run that are in the air; what they have done is collected when it goes on. → how many."""
+    steps = journal.batches(SUBMITTED)
+    for step in steps:
+        api.cancel(str(step.batch_id))
+    return len(steps)
+
+
+def adopt(api: Api, journal: Journal, job: Path, batch_ids: Sequence[str], settings: Settings) -> list[BadLine]:
+    """Take over batches that were created elsewhere: their inputs become the job, and the run collects them.
+
+    job  where their inputs are written
+
+    Raises  ConfigError when there is such a run already, or the batches have lines of the same name
+    """
+    remotes = [api.get(batch_id) for batch_id in dict.fromkeys(batch_ids)]
+    counts = []
+    with job.open("xb") as file:
+        for remote in remotes:
+            lines = [raw for raw in api.content(remote.input_id) if raw.strip()]
+            file.writelines(raw + b"\n" for raw in lines)
+            counts.append(len(lines))
+    columns = columns_of(str(job), settings)
+    if columns.bad:
+        raise ConfigError(f"{job}:{columns.bad[0].number}: {columns.bad[0].reason}: such batches cannot be taken over together")
+    plan = plan_of(columns, None, cut=_cuts(counts), queues=lambda *_: None)
+    journal.begin(plan, os.path.abspath(job), digest_of_file(job), now_us=min(one.created_s for one in remotes) * 10**6, bad="[]")
+    for step, remote in zip(journal.batches(), remotes, strict=True):
+        journal.adopted(step.no, remote.id, remote.input_id, remote.created_s * 10**6)
+    return columns.bad
+
+
+def _cuts(counts: Sequence[int]) -> list[range]:
+    found, start = [], 0
+    for count in counts:
+        found.append(range(start, start + count))
+        start += count
+    return found
+
+
+def standing(journal: Journal) -> Mapping[str, Any]:
+    """How a run stands, for people and programs: lines and batches by state, and what waits where."""
+    counts = journal.counts()
+    steps = journal.batches()
+    by_state: dict[str, int] = {}
+    for step in steps:
+        by_state[_state(step)] = by_state.get(_state(step), 0) + 1
+    waiting: dict[str, int] = {}
+    for step in steps:
+        if step.state == SUBMITTED:
+            waiting[step.model] = waiting.get(step.model, 0) + step.tokens
+    return {
+        "run": journal.run,
+        "job": journal.fact("job"),
+        "lines": counts._asdict(),
+        "batches": by_state,
+        "enqueued_tokens": waiting,
+        "in_the_air": [step.batch_id for step in steps if step.state == SUBMITTED],
+    }
+
+
+def _state(step: Step) -> str:
+    return step.status if step.status in ENDS and step.state not in ("planned", "uploaded", SUBMITTED) else step.state

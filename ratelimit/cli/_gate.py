@@ -1,0 +1,160 @@
+"""What `ratecard gate` and `ratecard baseline` share: where reports come from, and where outputs go."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from pricing.gate.formats import FORMATS, render
+from pricing.gate.judge import Verdict
+from pricing.gate.report import Report, load_report
+from pricing.gate.rules import Config, Source, load_gate
+
+from ..collect import Collecting, collect, collecting
+from ..errors import ConfigError
+from ..forecast.workload import MODES, POLICIES
+from ..pieces import cores
+from ._forecast import watched
+from ._prices import prices_option
+from ._shared import TIER, Day, region_option
+from ._text import echo
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONFIG = "ratecard.yaml"
+"""The config that is read where none is named."""
+APPENDED = frozenset({"github-output"})
+"""Outputs that are added to a file others write to as well."""
+
+
+class Output(NamedTuple):
+    """A format, and where it goes; None: standard output."""
+
+    name: str
+    path: str | None
+
+
+def read_output(text: str) -> Output:
+    """Read "junit=report.xml" or "table". Raises ConfigError for a format that there is not."""
+    name, sign, path = text.partition("=")
+    if name not in FORMATS:
+        raise ConfigError(f"unknown output {name!r}; known: {', '.join(FORMATS)}")
+    if sign and not path:
+        raise ConfigError(f"{text!r}: after the = comes the path of a file")
+    return Output(name, path or None)
+
+
+def source_options(command: Command) -> Command:
+    """Give a command files, a config, and the settings that reports depend on; `found` makes them a report."""
+    options = [
+        click.argument("files", nargs=-1, type=click.Path(dir_okay=False)),
+        click.option(
+            "-c", "--config", type=click.Path(dir_okay=False), help=f"The gate (default: {CONFIG}, if it is there)."
+        ),
+        click.option("--tier", type=TIER, help="Usage tier, for durations."),
+        click.option("--mode", type=click.Choice(MODES), help="How the jobs are sent (default: as their lines say)."),
+        click.option("--at", type=Day(), help="Prices as of this day (default: today)."),
+        prices_option,
+        region_option,
+        click.option("--policy", type=click.Choice(POLICIES), help="What is charged at admission."),
+        click.option(
+            "--ledger", type=click.Path(dir_okay=False), help="Learn the sizes and times of replies from this ledger."
+        ),
+        click.option("--model", help="Model of traces that name none."),
+        click.option("--by", help="Split ledgers by this, such as model or tag:team."),
+        click.option("--seed", type=int, help="Of everything drawn."),
+        click.option("--concurrency", type=click.IntRange(1), help="Requests in the air, for durations."),
+        click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core)."),
+        click.option("--no-cache", is_flag=True, help="Count all tokens anew."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def config_of(path: str | None) -> tuple[Config, Path]:
+    """The gate that is meant, and the folder that its paths are relative to."""
+    if path is None:
+        if not os.path.isfile(CONFIG):
+            return Config(), Path()
+        path = CONFIG
+    return load_gate(path), Path(path).parent
+
+
+def found(config: Config, root: Path, files: Sequence[str], **options: Any) -> Report:
+    """Make the report of the files, else of the config's sources. What the command names wins over the config."""
+    how = collecting(config.settings, config.file)
+    given = {name: value for name, value in options.items() if value is not None and name in Collecting._fields}
+    if how.ledger is None and "ledger" in config.settings:
+        how = how._replace(ledger=str(root / config.settings["ledger"]))
+    overlays = (*(str(root / path) for path in config.prices), *options["prices"])
+    how = how._replace(**given)._replace(
+        prices=overlays, jobs=options["jobs"] or cores(), cache=not options["no_cache"]
+    )
+    sources: Sequence[Source] = config.sources
+    if files:
+        sources, root = [Source(file, options["model"], options["by"]) for file in files], Path()
+    if not sources:
+        raise click.UsageError(f"nothing to look at: name files, or list `sources` in {CONFIG}")
+    with watched() as tell:
+        return collect(sources, root, how, progress=tell)
+
+
+def baseline_of(path: str | None) -> Report | None:
+    """The report to compare with; None where there is none yet, which is said."""
+    if path is None:
+        return None
+    if not os.path.exists(path):
+        echo(f"note: there is no baseline yet ({path}); `ratecard baseline write` makes one", err=True)
+        return None
+    return load_report(path)
+
+
+def put_out(verdict: Verdict, outputs: Sequence[Output]) -> None:
+    """Print and write all outputs. Those on standard output come last, in their order, so that files are never lost."""
+    texts = [(one, render(one.name, verdict)) for one in outputs]
+    for one, text in texts:
+        if one.path is not None:
+            put(one.path, text, append=one.name in APPENDED)
+    for one, text in texts:
+        if one.path is None:
+            _print(text)
+
+
+def _print(text: str) -> None:
+    stream = sys.stdout
+    if stream.encoding.lower().replace("-", "") != "utf8":  # a pipe of a bare environment speaks ASCII
+        stream.buffer.write(text.encode("utf-8"))
+        stream.buffer.flush()
+        return
+    stream.write(text)
+    stream.flush()
+
+
+def put(path: str, text: str, *, append: bool = False) -> None:
+    """Write a file, whole or not at all. Raises ConfigError when that cannot be done."""
+    try:
+        if append or (os.path.exists(path) and not os.path.isfile(path)):  # /dev/stdout is no file to replace
+            with open(path, "a", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            return
+        folder = os.path.dirname(path)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=".ratecard-")
+        try:
+            with open(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
