@@ -7,14 +7,15 @@ import zlib
 
 from ..errors import ConfigError
 from ..job import STDIN
+from ..suite import is_suite
 
-JOB, TRACE, LEDGER = "job", "trace", "ledger"
+JOB, TRACE, LEDGER, SUITE = "job", "trace", "ledger", "suite"
 _SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 _LOOK = 4_096
 
 
 def kind_of(path: str) -> str:
-    """Say whether a file is a job, a trace or a ledger; standard input is a job.
+    """Say whether a file is a job, a trace, a ledger or a prompt suite; standard input is a job.
 
     Raises  ConfigError when it cannot be read, or is empty
     """
@@ -35,4 +36,6 @@ def kind_of(path: str) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise ConfigError(f"{path}: the file is empty")
+    if is_suite(path):
+        return SUITE
     return JOB if text.startswith((b"{", b"[")) else TRACE
