@@ -1,17 +1,19 @@
 """A job file: JSONL in, one request per line. Batch-format lines and bare request bodies are both understood.
 
-A bad line is reported with its number and does not hide the others.
+A bad line is reported with its number and does not hide the others. A prompt suite opens as the job it stands for.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -21,6 +23,8 @@ from pricing.estimate import guess_endpoint
 
 from .demand import normal_endpoint
 from .errors import ConfigError
+from .suite import is_suite, open_suite
+from .suite.rendering import UNUSABLE
 
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/images/generations")
 STDIN = "-"
@@ -200,6 +204,8 @@ def _batch_line(number: int, document: Mapping[str, Any]) -> Line | BadLine:
     if not isinstance(custom_id, str) or not custom_id:
         return BadLine(number, f"custom_id: expected a text, found {_kind(custom_id)}")
     if not isinstance(body, dict):
+        if isinstance(why := document.get(UNUSABLE), str):
+            return BadLine(number, why, named)
         return BadLine(number, f"body: expected a JSON object, found {_kind(body)}", named)
     if document.get("method", "POST") != "POST":
         return BadLine(number, f"method: expected POST, found {document['method']!r}", named)
@@ -263,8 +269,12 @@ def survey(path: str | os.PathLike[str]) -> Survey | None:
 def open_job(path: Path) -> IO[bytes]:
     """Open the bytes of a job: a file, or "-" for standard input. What gzip has packed is unpacked, whatever its name.
 
-    Raises  ConfigError when it cannot be opened
+    A prompt suite is told by its content, and is the job that it stands for.
+
+    Raises  ConfigError when it cannot be opened, or when a suite has what is not understood
     """
+    if str(path) != STDIN and is_suite(path):
+        return open_suite(path)
     try:
         raw = os.fdopen(0, "rb", closefd=False) if str(path) == STDIN else path.open("rb")
         if path.suffix != ".gz" and not raw.peek(2).startswith(_GZIP):
@@ -274,6 +284,18 @@ def open_job(path: Path) -> IO[bytes]:
     packed = gzip.GzipFile(fileobj=raw)
     packed.myfileobj = raw  # type: ignore[assignment]  # closed with it, as where GzipFile has opened it itself
     return cast("IO[bytes]", packed)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open a job: its bytes, and how many they are where they are those of a plain file (no pipe, no .gz, no suite).
+
+    Raises  ConfigError when it cannot be opened
+    """
+    with open_job(Path(path)) as stream:
+        raw = stream.raw if isinstance(stream, io.BufferedReader) else None
+        plain = path != STDIN and os.path.isfile(path) and isinstance(raw, io.FileIO)
+        yield stream, os.path.getsize(path) if plain else None
 
 
 def _kind(value: Any) -> str:

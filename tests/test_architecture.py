@@ -41,7 +41,7 @@ LAYERS = [
         "_kept",
         "call",
     },
-    {"tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
+    {"suite", "tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
     {"accounting", "preflight", "job", "results", "counted", "pieces", "progress", "tally", "why"},

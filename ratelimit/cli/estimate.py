@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from pricing.money import Usd
 from pricing.prices import load_prices
 
-from ..job import STDIN, open_job
+from ..job import opened
 from ..pieces import cores
 from ..tally import Options, Part, Row, Sums, tally
 from ._prices import prices_option
@@ -50,7 +46,7 @@ def command(
 ) -> None:
     """Count the tokens and the cost of a JSONL job, per line and in total. Nothing is sent.
 
-    FILE may be - for standard input.
+    FILE may be a prompt suite (promptfooconfig.yaml), or - for standard input.
     """
     table = load_prices(overlay=prices)
     tiers = tuple(dict.fromkeys((*table.tier_of.values(), *table.tier_of)))
@@ -61,7 +57,7 @@ def command(
     totals = Sums()
     rows: list[dict[str, Any]] | None = [] if lines else None
     options = Options(batch, service_tier, at, prices, ledger, region, not no_cache)
-    with _opened(file) as (stream, size):
+    with opened(file) as (stream, size):
         for part in _watched(tally(stream, file, options, jobs=jobs or cores(), size=size), size):
             totals += part.sums
             if rows is not None:
@@ -123,14 +119,6 @@ def _as_dict(row: Row) -> dict[str, Any]:
     if isinstance(row.cost, str):
         return {**shown, "unpriced": row.cost}
     return {**shown, **{key: str(amount) for key, amount in row.cost._asdict().items()}}
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open the job: its bytes, and how many they are where that is known (not for a pipe, nor for .gz)."""
-    with open_job(Path(file)) as stream:
-        plain = file != STDIN and os.path.isfile(file) and not isinstance(stream, gzip.GzipFile)
-        yield stream, os.path.getsize(file) if plain else None
 
 
 def _watched(parts: Iterator[Part], size: int | None) -> Iterator[Part]:

@@ -12,7 +12,7 @@ from pricing.budget import Budget
 
 from ..errors import ConfigError
 from ..forecast.choices import read_swap
-from ..forecast.kinds import REPORT, kind_of
+from ..forecast.kinds import JOB, REPORT, SUITE, kind_of
 from ..forecast.workload import POLICIES
 from ..pieces import cores
 from ._forecast import Asked
@@ -81,7 +81,8 @@ def _duration(text: str) -> int:
 def command(file: str, **options: Any) -> None:
     """Foresee what a job costs, how long it takes, which limit binds, and what would change it. Nothing is sent.
 
-    FILE is a job (JSONL, or - for standard input), a trace (CSV or Parquet of requests with their times), or a ledger.
+    FILE is a job (JSONL, or - for standard input), a prompt suite (promptfooconfig.yaml), a trace (CSV or Parquet of
+    requests with their times), or a ledger.
     """
     limits = own_limits(options.pop("rpm"), options.pop("tpm"), options.pop("rpd"))
     if limits and options["tiers"][1:]:
@@ -90,5 +91,5 @@ def command(file: str, **options: Any) -> None:
     kind = kind_of(file)
     if kind == REPORT:
         raise ConfigError(f"{file}: is a gate's saved report: `ratecard baseline show` shows it")
-    room = importlib.import_module(f"._forecast_{kind}", __package__)
+    room = importlib.import_module(f"._forecast_{JOB if kind == SUITE else kind}", __package__)
     sys.exit(room.show(asked))

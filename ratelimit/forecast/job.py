@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pricing.budget import LENGTHS_US, Budget
 from pricing.learned import RECALLED
@@ -15,7 +11,7 @@ from pricing.ledger import Ledger
 from pricing.spend import Spending, spending
 
 from ..errors import ConfigError
-from ..job import STDIN, open_job
+from ..job import STDIN, opened
 from .choices import Choice, cheapest, choice_of, replacements, tiers_for
 from .lanes import Account, lanes
 from .latency import Pace, Replying, learned
@@ -62,14 +58,6 @@ class JobForecast(NamedTuple):
     choices: tuple[Choice, ...]
     cheapest: Choice | None
     facts: tuple[str, ...]
-
-
-@contextmanager
-def opened(path: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open a job: its bytes, and how many they are where that is known (not for a pipe, nor for .gz)."""
-    with open_job(Path(path)) as stream:
-        plain = path != STDIN and os.path.isfile(path) and not isinstance(stream, gzip.GzipFile)
-        yield stream, os.path.getsize(path) if plain else None
 
 
 def forecast_job(

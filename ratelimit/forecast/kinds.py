@@ -7,6 +7,7 @@ import zlib
 
 from ..errors import ConfigError
 from ..job import STDIN
+from ..suite import is_suite
 
 JOB, TRACE, LEDGER, SUITE, REPORT = "job", "trace", "ledger", "suite", "report"
 _SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
@@ -14,7 +15,7 @@ _LOOK = 4_096
 
 
 def kind_of(path: str) -> str:
-    """Say whether a file is a job, a trace, a ledger or a gate's saved report; standard input is a job.
+    """Say whether a file is a job, a suite, a trace, a ledger or a gate's report; standard input is a job.
 
     Raises  ConfigError when it cannot be read, or is empty
     """
@@ -37,4 +38,6 @@ def kind_of(path: str) -> str:
         raise ConfigError(f"{path}: the file is empty")
     if text.startswith(b"{") and b'"groups":' in text[:20]:
         return REPORT
+    if is_suite(path):
+        return SUITE
     return JOB if text.startswith((b"{", b"[")) else TRACE
