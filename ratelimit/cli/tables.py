@@ -22,6 +22,9 @@ from ._text import echo
 
 LOADERS: dict[str, Callable[[Path], Any]] = {"models": load_cards, "prices": load_prices, "tiers": load_tiers}
 
+GATES = ("gate", "gate_report", "gate_verdict")
+"""Schemas of what is no table: a gate's file, a saved report, and what a gate prints as JSON."""
+
 
 @click.group("tables")
 def command() -> None:
@@ -96,7 +99,9 @@ def _document(one: Disagreement) -> dict[str, Any]:
 
 @command.command("schema")
 def schema() -> None:
-    """Print the paths of the shipped tables and their JSON Schemas."""
+    """Print the paths of the shipped tables and their JSON Schemas, and of the schemas of cost gates."""
     for name in LOADERS:
         click.echo(data_path(f"{name}.yaml"))
+        click.echo(data_path(f"{name}.schema.json"))
+    for name in GATES:
         click.echo(data_path(f"{name}.schema.json"))

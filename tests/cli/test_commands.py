@@ -295,7 +295,8 @@ def test_tables_check_and_schema(ratecard: Callable[..., Any], tmp_path: Path) -
     assert [line.rpartition(": ")[2] for line in checked.out.splitlines()] == ["ok"] * 3
     paths = [Path(line) for line in ratecard("tables", "schema").out.splitlines()]
     assert [path.name for path in paths] == [
-        f"{name}.{kind}" for name in ("models", "prices", "tiers") for kind in ("yaml", "schema.json")
+        *(f"{name}.{kind}" for name in ("models", "prices", "tiers") for kind in ("yaml", "schema.json")),
+        *(f"{name}.schema.json" for name in ("gate", "gate_report", "gate_verdict")),
     ]
     assert all(json.loads(path.read_text(encoding="utf-8"))["$schema"] for path in paths if path.suffix == ".json")
     broken = tmp_path / "prices.yaml"
