@@ -3,6 +3,8 @@
     pricing.cost({"input_tokens": 1000, "output_tokens": 500}, model="o3-pro").total   # Usd: 0.06
 
 Names whose module is called the same are bound at once; the rest load on first use.
+
+PYTEST_DONT_REWRITE: pytest, which finds a plugin in this distribution, leaves the module as it is, imported or not.
 """
 
 from __future__ import annotations

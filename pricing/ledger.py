@@ -77,9 +77,12 @@ class Ledger:
     lease_s  how long a budget holds a call of which nobody has told how it ended; from then on it counts as one whose
              cost nobody knows, in the window of its sending
     now_us   the wall clock (µs since the epoch)
+    budgets  what clients that book here keep besides their own budgets; none unless somebody sets them
 
     Raises  LedgerError when the file is damaged, is no ledger, or cannot be written; ConfigError when it has no name
     """
+
+    budgets: tuple[Budget, ...] = ()
 
     def __init__(
         self,

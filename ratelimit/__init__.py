@@ -4,6 +4,8 @@
 
 Names load on first use, so that importing this package costs next to nothing and touches no network. `demand` and
 `plan` are bound at once, because a submodule of the same name would shadow each.
+
+PYTEST_DONT_REWRITE: pytest, which finds a plugin in this distribution, leaves the module as it is, imported or not.
 """
 
 from __future__ import annotations

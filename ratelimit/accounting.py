@@ -48,7 +48,7 @@ class Accountant:
     """Turns calls and outcomes into ledger entries.
 
     ledger   where entries go
-    budgets  caps checked, and held, before each send (worst case of the call)
+    budgets  caps checked, and held, before each send (worst case of the call), on top of the ledger's own
     tags     attached to every entry, below the tags of the context
     prices   the price table; the shipped one unless told
     at       day whose prices apply; the day of the call (UTC) unless told
@@ -76,7 +76,7 @@ class Accountant:
         self._region = region
         self.asks_usage = ask_usage
         self._learned: Learned | None = None
-        self._budgets = tuple(budgets)
+        self._budgets = (*budgets, *ledger.budgets)
         self._binding = any(budget.action != "warn" for budget in self._budgets)
         self._tags = dict(tags or {})
         self._prices = prices or load_prices()

@@ -15,6 +15,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+pytest_plugins = ["pytester"]
+"""Runs pytest within a test: pytest takes this here only."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", metavar="DAY", help="Run the tests of this process as if it were noon (UTC) of this day.")

@@ -49,7 +49,7 @@ LAYERS = [
     {"transports"},
     {"runner", "checks", "emulator", "testing"},
     {"forecast", "plan", "collect"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""
 

@@ -75,6 +75,16 @@ def test_the_wheel_runs_the_demo_anywhere(python: Path, tmp_path: Path) -> None:
     assert "30,000" in run(command, "models", "o3-pro", cwd=tmp_path)
 
 
+def test_the_wheel_s_pytest_plugin_disturbs_nobody(python: Path, tmp_path: Path) -> None:
+    """Where it is installed, a strict run of pytest passes and is silent, even in a program that has the packages."""
+    (tmp_path / "test_own.py").write_text("def test_own(): pass\n")
+    code = "import sys, pricing, ratelimit, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    strict = ("-q", "-W", "error", "--strict-markers", "-p", "no:cacheprovider")
+    said = run(python, "-c", code, *strict, cwd=tmp_path)
+    assert said.splitlines()[1].startswith("1 passed in ")
+    assert "cost_ledger" in run(python, "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", cwd=tmp_path)
+
+
 def test_a_checkout_finds_its_own_tables() -> None:
     """In a checkout and an editable install the tables are those of data/, so that an edit counts at once."""
     assert Path(data_path("tiers.yaml")).resolve().is_relative_to(ROOT)
