@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pricing.cost import Unpriced, price_row
 from pricing.errors import ConfigError
 from pricing.export import needed
+from pricing.gate.booked import groups_of
 from pricing.gate.report import TOTAL, Cell, Group, Header, Part, Range, Report, Span, cells_of, load_report
 from pricing.gate.rules import Source
 from pricing.ledger import Ledger
@@ -26,13 +27,14 @@ from pricing.prices import PriceTable, load_prices
 from pricing.resources import data_path
 from pricing.spend import exact_sum, spending
 
-from .forecast.job import opened, paces_of, spent_by
+from .forecast.job import paces_of, spent_by
 from .forecast.kinds import JOB, LEDGER, REPORT, SUITE, TRACE, kind_of
 from .forecast.lanes import Account
 from .forecast.outlook import Setting, outlook
 from .forecast.trace import read_trace
 from .forecast.traced import workload_of
 from .forecast.workload import MODES, ONLINE, POLICIES, Reading, Workload, merged, read_workload
+from .job import opened
 from .tiers import load_tiers
 
 if TYPE_CHECKING:
@@ -117,11 +119,9 @@ def collect(sources: Sequence[Source], root: Path, how: Collecting, *, progress:
     for (name, source), kind in zip(files, kinds, strict=True):
         path = str(root / name)
         if kind == LEDGER:
-            from pricing.gate.booked import groups_of
-
             with Ledger(path, create=False) as book:
-                parts = groups_of(book.entries(), source.by)
-            groups += [one._replace(name=f"{name}: {one.name or '-'}" if source.by else name) for one in parts]
+                parts = groups_of(book.entries(), source.by or (lambda _: ""), prices=prices)
+            groups += [one._replace(name=f"{name}: {one.name}" if source.by else name) for one in parts]
             continue
         work, bad = _work(path, kind, source, reading, how, progress)
         works.append((kind, work))
@@ -187,14 +187,19 @@ def _group(name: str, kind: str, work: Workload, bad: int, how: Collecting, pric
     return Group(name, kind, len(work), dict(spent.unpriced), bad, input_, output, cost, duration, why, cells)
 
 
-def _range(cost: Interval, expected: int, known: int = 0) -> Range:
+def _range(cost: Interval, expected: int) -> Range:
     """An interval with exact ends, and quantiles that are the same on every machine."""
-    worst = cost.worst + known
     p5, p50, p95 = (
-        min(worst, (pico + known + _ROUND_PICO // 2) // _ROUND_PICO * _ROUND_PICO)
+        min(cost.worst, (pico + _ROUND_PICO // 2) // _ROUND_PICO * _ROUND_PICO)
         for pico in (cost.p5, cost.p50, cost.p95)
     )
-    return Range(expected, p5, p50, p95, worst)
+    return Range(expected, p5, p50, p95, cost.worst)
+
+
+def _added(ranges: Iterable[Range]) -> Range | None:
+    """Sums of what is known, or nearly: of such the quantiles add up well enough, and on the safe side."""
+    found = list(ranges)
+    return Range(*(sum(column) for column in zip(*found, strict=True))) if found else None
 
 
 def _cells(work: Workload, how: Collecting, prices: PriceTable) -> Iterator[Cell]:
@@ -272,20 +277,20 @@ def _duration(works: Sequence[tuple[str, Workload]], how: Collecting) -> tuple[S
 
 def _total(groups: Sequence[Group], works: Sequence[tuple[str, Workload]], how: Collecting) -> Group:
     """The whole: quantiles do not add up, so what is not known is simulated together."""
-    known = [group for group in groups if group.kind == LEDGER]
     unpriced: dict[str, int] = {}
     for group in groups:
         for reason, count in group.unpriced.items():
             unpriced[reason] = unpriced.get(reason, 0) + count
     expected, cells = sum(group.expected for group in groups), cells_of(groups)
-    booked, written = sum(group.expected for group in known), sum(group.output.expected for group in known)
-    cost, output = (Range.known(booked) if any(group.cost for group in known) else None), Range.known(written)
+    booked = [group for group in groups if group.kind == LEDGER]
+    cost = _added(group.cost for group in booked if group.cost is not None)
+    output = _added(group.output for group in booked) or Range.known(0)
     if works:
         work = merged([work for _, work in works], (how.mode,))
         spent = spent_by(work, how.mode, how.seed)
-        output = Range(*(number + written for number in spent.output))
+        output = _added([output, Range(*spent.output)]) or output
         if spent.cost is not None:
-            cost = _range(spent.cost, expected, booked)
+            cost = _added([_range(spent.cost, expected), *([cost._replace(expected=0)] if cost else [])])
     duration, why = _duration(works, how) if len(works) == len(groups) else (None, "what is booked is of the past")
     return Group(
         TOTAL, groups[0].kind if len({group.kind for group in groups}) == 1 else JOB,

@@ -48,7 +48,7 @@ LAYERS = [
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing"},
-    {"forecast", "plan", "collect"},
+    {"forecast", "plan", "collect", "batch"},
     {"cli", "pytest_plugin"},
 ]
 """Rooms of ratelimit/ from the ground up: at run time a module imports from its own floor and those below."""

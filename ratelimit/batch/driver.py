@@ -39,6 +39,7 @@ RUN, NUMBER, TRY = "ratecard_run", "ratecard_batch", "ratecard_try"
 """Metadata of a batch: by them it is found again."""
 JOB_TAG = "batch_job"
 """The tag of all entries of a run in the ledger: a budget counts by it."""
+DEADLINE = "deadline"
 ENDS = frozenset({"completed", "failed", "expired", "cancelled"})
 _HOUR_US = 3_600 * US_PER_S
 _FIRST_BACKOFF_US, _LONGEST_BACKOFF_US = 60 * US_PER_S, 900 * US_PER_S
@@ -50,7 +51,7 @@ _LIMIT = re.compile(r"Limit: ([\d,]+) enqueued tokens")
 
 
 class Stopped(NamedTuple):
-    """Why a run ended before its job did: in words, and by what: "budget" or "refused"."""
+    """Why a run ended before its job did: in words, and by what: "budget", "refused" or "deadline"."""
 
     why: str
     by: str
@@ -91,6 +92,7 @@ class Driver:
     budgets   each has to have room for the worst case of a batch before it is submitted
     poll_us   between two looks
     others    (batch) → input tokens of an active batch that is not ours
+    until_us  when batches are given up: those in the air are cancelled, and what they have done is kept
     told      called with the journal after each round, for whoever shows progress
     """
 
@@ -111,8 +113,10 @@ class Driver:
         prices: PriceTable | None = None,
         region: str | None = None,
         told: Callable[[Journal], object] | None = None,
+        until_us: int | None = None,
         seed: int | None = None,
     ) -> None:
+        self._until_us = until_us
         self._api, self._journal, self._job = api, journal, job
         self._results, self._ledger, self._time = results, ledger, time
         self._queues, self._others_of = queues, others
@@ -125,6 +129,7 @@ class Driver:
         self._known: dict[str, int] = {}
         self._created_us: list[int] = []
         self._stopped: Stopped | None = None
+        self._cancelled: set[int] = set()
         self._doubtful: set[int] = set()  # batches whose upload or creation may have happened
 
     def run(self) -> Outcome:
@@ -154,6 +159,8 @@ class Driver:
         self._note_ends(self._look())
         for step in journal.batches(ENDED):
             self._collect(step)
+        if self._until_us is not None and self._time.now_us() >= self._until_us:
+            self._give_up()
         self._place_homeless()
         self._submit()
         if self._told is not None:
@@ -168,6 +175,15 @@ class Driver:
             self._doubtful.add(step.no)
             if step.file_id is not None:
                 self._journal.step(step.no, not_before_us=self._time.now_us() + _UNSEEN_US)
+
+    def _give_up(self) -> None:
+        """The rest would be late: submit nothing more, and cancel what is in the air."""
+        if self._stopped is None:
+            self._stopped = Stopped("the deadline leaves no more time for batches", DEADLINE)
+        for step in self._journal.batches(SUBMITTED):
+            if step.no not in self._cancelled:
+                self._api.cancel(str(step.batch_id))
+                self._cancelled.add(step.no)
 
     # What the server says
 

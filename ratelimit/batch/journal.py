@@ -298,6 +298,10 @@ class Journal:
         ):
             yield number, start, size, json.loads(result or "{}")
 
+    def open_lines(self) -> Iterator[tuple[int, int, int]]:
+        """The lines that have not ended: (number, start, size)."""
+        yield from self._db.execute("SELECT number, start, size FROM lines WHERE state = ? ORDER BY place", (OPEN,))
+
     def retry_failed(self) -> int:
         """Open the lines that failed once more; → how many."""
         with self._whole():

@@ -8,36 +8,38 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pricing.budget import Budget
 from pricing.ledger import Ledger
-from pricing.prices import PriceTable, load_prices
+from pricing.prices import load_prices
 from pricing.tokens import count_input
 
+from ..clock import US_PER_S
 from ..errors import ConfigError
 from ..job import BadLine, Line, parse_line
 from ..limit import canonical
 from ..results import Results
 from .api import Api, Refusal, Remote
-from .driver import ENDS, JOB_TAG, RUN, Driver, Outcome, Time
+from .driver import ENDS, JOB_TAG, Driver, Outcome, Time
 from .journal import SUBMITTED, Journal, Step, digest_of_file
-from .plan import plan_of, queue_of
+from .plan import Batch, LanePlan, Plan, plan_of, queue_of
 from .read import Columns, Options, read_columns
 
 BYTES_A_TOKEN = 3
-"""Of a batch that is not ours and cannot be read: fewer than texts have, so that its tokens are not taken for too few."""
+"""Of a batch that is not ours and cannot be read: fewer than texts have, for it must not be taken for too small."""
 
 
 class Settings(NamedTuple):
     """How a job is run.
 
-    queue       input tokens that may wait, in the place of the tier's
-    budgets     each has to have room for the worst case of a batch; those of the window "job" count this run
-    until_us    when batches are given up: those in the air are cancelled, and what they have done is kept
+    queue    input tokens that may wait, in the place of the tier's
+    budgets  each has to have room for the worst case of a batch; those of the window "job" count this run
+    ledger   path; it also teaches the sizes of replies
     """
 
     tier: str | None = None
@@ -88,7 +90,8 @@ def begin(
 
 def columns_of(job: str, settings: Settings, *, progress: Callable[[int], object] | None = None) -> Columns:
     """Read a job."""
-    options = Options(settings.at, settings.prices, settings.ledger_if_there(), settings.region, settings.cache)
+    teacher = settings.ledger if settings.ledger is not None and os.path.exists(settings.ledger) else None
+    options = Options(settings.at, settings.prices, teacher, settings.region, settings.cache)
     with open(job, "rb") as file:
         return read_columns(file, job, options, jobs=settings.jobs, size=os.path.getsize(job), progress=progress)
 
@@ -139,7 +142,7 @@ WALL = Time(lambda: time.time_ns() // 1000, lambda us: time.sleep(us / 1e6))
 
 
 def others_tokens(api: Api, batch: Remote, models: set[str]) -> int:
-    """Input tokens of an active batch that is not ours: its own input, counted; where it cannot be read, its bytes say."""
+    """Input tokens of an active batch that is not ours: its input, counted; else its bytes say."""
     if batch.model and canonical(batch.model) not in models:
         return 0
     tokens = size = 0
@@ -200,20 +203,25 @@ def adopt(api: Api, journal: Journal, job: Path, batch_ids: Sequence[str], setti
             counts.append(len(lines))
     columns = columns_of(str(job), settings)
     if columns.bad:
-        raise ConfigError(f"{job}:{columns.bad[0].number}: {columns.bad[0].reason}: such batches cannot be taken over together")
-    plan = plan_of(columns, None, cut=_cuts(counts), queues=lambda *_: None)
-    journal.begin(plan, os.path.abspath(job), digest_of_file(job), now_us=min(one.created_s for one in remotes) * 10**6, bad="[]")
+        first = columns.bad[0]
+        raise ConfigError(f"{job}:{first.number}: {first.reason}: such batches cannot be taken over together")
+    plan = Plan(columns, tuple(_as_they_are(columns, counts)), 0, 0, {}, 0)
+    begun_us = min(one.created_s for one in remotes) * US_PER_S
+    journal.begin(plan, os.path.abspath(job), digest_of_file(job), now_us=begun_us, bad="[]")
     for step, remote in zip(journal.batches(), remotes, strict=True):
-        journal.adopted(step.no, remote.id, remote.input_id, remote.created_s * 10**6)
+        journal.adopted(step.no, remote.id, remote.input_id, remote.created_s * US_PER_S)
     return columns.bad
 
 
-def _cuts(counts: Sequence[int]) -> list[range]:
-    found, start = [], 0
+def _as_they_are(columns: Columns, counts: Sequence[int]) -> Iterator[LanePlan]:
+    """Batches of so many lines each, as somebody else has cut them."""
+    start = 0
     for count in counts:
-        found.append(range(start, start + count))
+        places = array("I", range(start, start + count))
         start += count
-    return found
+        lane = columns.lanes[columns.lane[places[0]]]
+        tokens, size = (sum(column[place] for place in places) for column in (columns.tokens, columns.written))
+        yield LanePlan(lane, None, ((Batch(places, tokens, size),),), {})
 
 
 def standing(journal: Journal) -> Mapping[str, Any]:

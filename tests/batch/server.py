@@ -86,11 +86,13 @@ class Server:
             if one.status == "in_progress" and one.ends_us <= self.now_us:
                 self._finish(one)
 
-    def _finish(self, one: Batch) -> None:
+    def _finish(self, one: Batch, status: str = "completed", share: float = 1.0) -> None:
+        """End a batch of which a share is done."""
         lines = list(self.files[one.file_id][1])
         self._random.shuffle(lines)
-        expired = self._random.random() < self.world.expires
-        half = len(lines) // 2 if expired else len(lines)
+        if status == "completed" and self._random.random() < self.world.expires:
+            status, share = "expired", 0.5
+        half = int(len(lines) * share)
         done, wrong = [], []
         for line in lines[:half]:
             luck = self._random.random()
@@ -110,10 +112,10 @@ class Server:
                 }
                 done.append({"custom_id": name, "response": {"status_code": 200, "body": body}, "error": None})
         wrong += [
-            {"custom_id": line["custom_id"], "response": None, "error": {"code": "batch_expired", "message": "late"}}
+            {"custom_id": line["custom_id"], "response": None, "error": {"code": f"batch_{status}", "message": "late"}}
             for line in lines[half:]
         ]
-        one.status = "expired" if expired else "completed"
+        one.status = status
         one.output = self._store("out", done) if done else None
         one.errors = self._store("err", wrong) if wrong else None
 
@@ -170,7 +172,11 @@ class Server:
         return self._remote(next(one for one in self.batches if one.id == batch_id))
 
     def cancel(self, batch_id: str) -> None:
-        raise NotImplementedError
+        self._lost()
+        self._advance()
+        one = next(one for one in self.batches if one.id == batch_id)
+        if one.status == "in_progress":
+            self._finish(one, "cancelled", self._random.random())
 
     def content(self, file_id: str) -> Iterator[bytes]:
         self._lost()

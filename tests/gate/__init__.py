@@ -1,1 +1,1 @@
-"""Cost gates: reports, their comparison, rules, verdicts, and what others read of them."""
+"""Tests of cost gates."""
