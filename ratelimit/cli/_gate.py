@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from pricing.gate.formats import FORMATS, render
+from pricing.gate.formats import check_format, render
 from pricing.gate.judge import Verdict
 from pricing.gate.report import Report, load_report
 from pricing.gate.rules import Config, Source, load_gate
@@ -43,8 +43,7 @@ class Output(NamedTuple):
 def read_output(text: str) -> Output:
     """Read "junit=report.xml" or "table". Raises ConfigError for a format that there is not."""
     name, sign, path = text.partition("=")
-    if name not in FORMATS:
-        raise ConfigError(f"unknown output {name!r}; known: {', '.join(FORMATS)}")
+    check_format(name)
     if sign and not path:
         raise ConfigError(f"{text!r}: after the = comes the path of a file")
     return Output(name, path or None)
@@ -116,9 +115,12 @@ def baseline_of(path: str | None) -> Report | None:
     return load_report(path)
 
 
-def put_out(verdict: Verdict, outputs: Sequence[Output]) -> None:
-    """Print and write all outputs. Those on standard output come last, in their order, so that files are never lost."""
-    texts = [(one, render(one.name, verdict)) for one in outputs]
+def put_out(verdict: Verdict, outputs: Sequence[Output], tag: str | None = None) -> None:
+    """Print and write all outputs. Those on standard output come last, in their order, so that files are never lost.
+
+    tag  of a comment: which of several on one pull request this is
+    """
+    texts = [(one, render(one.name, verdict, tag=tag)) for one in outputs]
     for one, text in texts:
         if one.path is not None:
             put(one.path, text, append=one.name in APPENDED)
@@ -140,8 +142,9 @@ def _print(text: str) -> None:
 def put(path: str, text: str, *, append: bool = False) -> None:
     """Write a file, whole or not at all. Raises ConfigError when that cannot be done."""
     try:
-        if append or (os.path.exists(path) and not os.path.isfile(path)):  # /dev/stdout is no file to replace
-            with open(path, "a", encoding="utf-8", newline="\n") as file:
+        # /dev/stdout is a link, or a device: nothing to be replaced.
+        if append or os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+            with open(path, "a" if append else "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
             return
         folder = os.path.dirname(path)

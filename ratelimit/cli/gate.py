@@ -33,14 +33,15 @@ def _warns(text: str) -> Any:
               help="The same, but only warn.")  # fmt: skip
 @click.option("-o", "--output", "outputs", multiple=True, type=Readable("output", read_output), metavar="NAME[=PATH]",
               help="table (default), json, junit, markdown, github …; more than once.")  # fmt: skip
+@click.option("--tag", help="Of the markdown comment: which of several on one pull request this is.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @click.option("--exit-code-on-fail", type=click.IntRange(0, 125), default=FAILED, show_default=True,
               envvar="RATECARD_EXIT_CODE_ON_FAIL", show_envvar=True, help="When a rule is broken.")  # fmt: skip
 @click.option("--exit-zero", is_flag=True, envvar="RATECARD_EXIT_ZERO", help="Report, and never fail.")
 def command(
     files: tuple[str, ...], config: str | None, baseline: str | None, fail_if: tuple[Any, ...],
-    warn_if: tuple[Any, ...], outputs: tuple[Output, ...], as_json: bool, exit_code_on_fail: int, exit_zero: bool,
-    **options: Any,
+    warn_if: tuple[Any, ...], outputs: tuple[Output, ...], tag: str | None, as_json: bool, exit_code_on_fail: int,
+    exit_zero: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Fail where a change costs too much: offline, without a key, and saying why. Nothing is sent.
 
@@ -57,7 +58,7 @@ def command(
     before = baseline_of(path)
     report = found(gate, root, files, **options)
     verdict = judge(report, before, gate)
-    put_out(verdict, [*outputs, *([Output("json", None)] if as_json else [])] or [Output("table", None)])
+    put_out(verdict, [*outputs, *([Output("json", None)] if as_json else [])] or [Output("table", None)], tag)
     failed, warned = len(verdict.failed), sum(check.status == WARN for check in verdict.checks)
     if failed or warned:
         click.echo(f"gate: {verdict.status}: {failed} failed, {warned} warned", err=True)

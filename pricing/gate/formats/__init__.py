@@ -50,10 +50,15 @@ def render(name: str, verdict: Verdict, *, tag: str | None = None) -> str:
 
     Raises  ConfigError for an unknown format
     """
+    check_format(name)
+    module = import_module(f"{__name__}.{FORMATS[name].module}")
+    text: str = module.render(verdict, tag=tag) if name == "markdown" else module.render(verdict)
+    return text
+
+
+def check_format(name: str) -> None:
+    """Raises ConfigError for an unknown format, with the nearest one."""
     if name not in FORMATS:
         near = difflib.get_close_matches(name, FORMATS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FORMATS)}"
         raise ConfigError(f"unknown format {name!r}; {hint}")
-    module = import_module(f"{__name__}.{FORMATS[name].module}")
-    text: str = module.render(verdict, tag=tag) if name == "markdown" else module.render(verdict)
-    return text
