@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..emulator.batch_state import OVER_LIMIT
 from ..emulator.windows import WINDOWS
 from ._shared import TIER, Day, Readable, limit_options, own_limits, policy_option
 
@@ -38,6 +39,20 @@ def read_faults(text: str) -> Any:
     "--faults",
     type=Readable("rules", read_faults),
     help='Inject faults, such as "500:every=10; 429:rate=0.1,model=o3-pro".',
+)
+@click.option("--batch-seconds", type=click.FloatRange(0), help="Emulated seconds in which a batch is answered.")
+@click.option(
+    "--batch-expires",
+    type=click.FloatRange(0, min_open=True),
+    help="Emulated seconds after which a batch expires, with the part of it that is done (default: 24 hours).",
+)
+@click.option("--batch-queue", type=click.IntRange(1), help="Input tokens per model that may wait in batches.")
+@click.option(
+    "--batch-over-limit",
+    type=click.Choice(OVER_LIMIT),
+    default="failed",
+    show_default=True,
+    help="What happens to a batch over that limit: it fails, or is refused when it is created.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same replies.")
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")

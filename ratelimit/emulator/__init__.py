@@ -8,8 +8,10 @@ From a shell: `ratecard emulate --tier tier_1 --port 8000`, or `python -m rateli
 
 from __future__ import annotations
 
+from .batch_queues import Enqueued
+from .batch_state import BatchChange
 from .faults import Fault, parse_faults
 from .latency import Latency
 from .server import Emulator, main, serve
 
-__all__ = ["Emulator", "Fault", "Latency", "main", "parse_faults", "serve"]
+__all__ = ["BatchChange", "Emulator", "Enqueued", "Fault", "Latency", "main", "parse_faults", "serve"]

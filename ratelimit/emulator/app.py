@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from ratelimit.errors import ConfigError
 
 from . import errors, replies
+from .batch_pages import BatchPages
+from .batches import Batches
 from .engine import Engine
 from .faults import parse_faults
 from .plan import CHAT, EMBEDDINGS, RESPONSES
@@ -21,8 +25,9 @@ from .plan import CHAT, EMBEDDINGS, RESPONSES
 class _Pages:
     """The models, the emulator's own pages, and every URL that is not there."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, batches: Batches) -> None:
         self._engine = engine
+        self._batches = batches
 
     async def list_models(self, request: Request) -> Response:
         """GET /v1/models."""
@@ -44,12 +49,16 @@ class _Pages:
         """GET /_emulator, and GET /_emulator/admissions for the log."""
         if request.url.path.endswith("/admissions"):
             return JSONResponse({"admissions": [admission._asdict() for admission in self._engine.admissions()]})
-        return JSONResponse(self._engine.counters())
+        return JSONResponse(await self._counters())
 
     async def reset(self, request: Request) -> Response:
         """POST /_emulator/reset."""
         self._engine.reset()
-        return JSONResponse(self._engine.counters())
+        await asyncio.to_thread(self._batches.clear)
+        return JSONResponse(await self._counters())
+
+    async def _counters(self) -> dict[str, Any]:
+        return {**self._engine.counters(), "batches": await asyncio.to_thread(self._batches.counters)}
 
     async def faults(self, request: Request) -> Response:
         """POST /_emulator/faults: a list of rules, {"faults": [...]}, or {"faults": "500:every=10"}."""
@@ -88,9 +97,9 @@ class _App(Starlette):
         await super().__call__(scope, receive, send)
 
 
-def build(engine: Engine) -> Starlette:
-    """Wire the engine to its URLs."""
-    pages = _Pages(engine)
+def build(engine: Engine, batches: Batches) -> Starlette:
+    """Wire the engine and the batches to their URLs."""
+    pages, store = _Pages(engine, batches), BatchPages(engine, batches)
     app = _App(
         routes=[
             Route(CHAT, _Endpoint(engine.serve, CHAT), methods=["POST"]),
@@ -100,6 +109,18 @@ def build(engine: Engine) -> Starlette:
             Route("/v1/responses/{id}/cancel", engine.cancel, methods=["POST"]),
             Route("/v1/models", pages.list_models, methods=["GET"]),
             Route("/v1/models/{id}", pages.get_model, methods=["GET"]),
+            Route("/v1/files", store.upload, methods=["POST"]),
+            Route("/v1/files", store.list_files, methods=["GET"]),
+            Route("/v1/files/{id}", store.get_file, methods=["GET"]),
+            Route("/v1/files/{id}", store.delete_file, methods=["DELETE"]),
+            Route("/v1/files/{id}/content", store.content, methods=["GET"]),
+            Route("/v1/uploads{rest:path}", store.no_uploads, methods=["GET", "POST"]),
+            Route("/v1/batches", store.create, methods=["POST"]),
+            Route("/v1/batches", store.list_batches, methods=["GET"]),
+            Route("/v1/batches/{id}", store.get_batch, methods=["GET"]),
+            Route("/v1/batches/{id}/cancel", store.cancel, methods=["POST"]),
+            Route("/_emulator/batches", store.tell, methods=["GET"]),
+            Route("/_emulator/batches/finish", store.tell, methods=["POST"]),
             Route("/_emulator", pages.tell, methods=["GET"]),
             Route("/_emulator/admissions", pages.tell, methods=["GET"]),
             Route("/_emulator/reset", pages.reset, methods=["POST"]),

@@ -64,7 +64,7 @@ class Engine:
         self._lock = threading.Lock()
         self._serial = 0
         # Ids must differ between two emulators that feed one ledger, whatever their seeds.
-        self._nonce = os.urandom(8).hex()
+        self.nonce = os.urandom(8).hex()
         self._counters = Counters(log_size)
 
     def now_us(self, wall_us: int | None = None) -> int:
@@ -108,6 +108,25 @@ class Engine:
             self._shelf.clear()
             self._counters = Counters(self._log_size)
             self._faults = FaultPlan(self._faults.rules, self._seed)
+
+    # -- what files and batches need -----------------------------------------------------------------------------------
+
+    @property
+    def faults(self) -> FaultPlan:
+        """The fault rules in force."""
+        return self._faults
+
+    def fault(self, endpoint: str, *, stream: bool = False) -> str | None:
+        """Say which fault a request to files or batches meets, and count it."""
+        found = self._faults.pick(endpoint, "", stream) if self._faults.rules else None
+        if found is not None:
+            count(self._counters.faults, found)
+        return found
+
+    def wrong(self, reply: ErrorReply) -> Response:
+        """Answer a request that cannot be served, and count it."""
+        count(self._counters.invalid, reply.code)
+        return self.reply(reply)
 
     # -- model endpoints -----------------------------------------------------------------------------------------------
 
@@ -161,7 +180,7 @@ class Engine:
             )
             headers = plan.pool.headers.now(demand.images > 0)
             self._serial += 1
-            tail = f"{self._nonce}{self._serial:034x}"
+            tail = f"{self.nonce}{self._serial:034x}"
         if refusal is not None:
             reply = errors.refused(refusal, model.name, plan.pool.name, self._organization, self._speed)
             await self._send_error(send, reply, headers)
@@ -273,7 +292,7 @@ class Engine:
         if fault == "garbage_json":
             document = document[: len(document) // 2]
         if fault == "drop_connection":
-            return _Dropped()
+            return Dropped()
         return self.plain(200, document)
 
     async def cancel(self, request: Request) -> Response:
@@ -308,12 +327,8 @@ class Engine:
 
     def _lying_refusal(self, kind: str, plan: Plan) -> ErrorReply:
         """A refusal that the limits did not ask for."""
-        if kind == "slow_down":
-            return errors.slow_down()
-        if kind == "insufficient_quota":
-            return errors.insufficient_quota()
-        if kind in ("401", "403"):
-            return errors.bad_key() if kind == "401" else errors.no_access()
+        if kind != "429":
+            return errors.fault(kind)
         from .buckets import Refusal
 
         pool = plan.pool
@@ -335,12 +350,16 @@ class Engine:
             return True
         return False
 
+    async def start(self, send: Send, status: int, headers: list[Header]) -> None:
+        """Begin a reply outside the model endpoints that is sent in pieces."""
+        await self._start(send, status, headers, 0)
+
     def _named(self, processing_us: int) -> list[Header]:
         self._serial += 1
         return [
             (b"openai-processing-ms", b"%d" % (processing_us // 1000)),
             _VERSION,
-            (b"x-request-id", f"req_{self._nonce}{self._serial:016x}".encode()),
+            (b"x-request-id", f"req_{self.nonce}{self._serial:016x}".encode()),
         ]
 
     async def _start(self, send: Send, status: int, headers: list[Header], processing_us: int) -> None:
@@ -367,7 +386,7 @@ class Engine:
         return self.plain(reply.status, reply.body, reply.headers)
 
 
-class _Dropped(Response):
+class Dropped(Response):
     """No answer at all."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

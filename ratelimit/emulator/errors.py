@@ -140,6 +140,26 @@ def overloaded() -> ErrorReply:
     )
 
 
+def fault(kind: str) -> ErrorReply:
+    """The answer to what meets a fault where no limit of a model is spoken of: files, batches, lines of batches."""
+    known = {
+        "401": bad_key,
+        "403": no_access,
+        "slow_down": slow_down,
+        "insufficient_quota": insufficient_quota,
+        "503": overloaded,
+    }
+    if kind == "429":
+        return error(
+            429,
+            f"Rate limit reached for requests. {_LIMITS_PAGE}",
+            kind="requests",
+            code="rate_limit_exceeded",
+            headers=tuple(retry_after(1_000_000)),
+        )
+    return known.get(kind, server_error)()
+
+
 def unknown_model(model: str, endpoint: str) -> ErrorReply:
     """No such model. Recorded: 404 on Chat and Embeddings, 400 on Responses."""
     if endpoint == "/v1/responses":

@@ -26,27 +26,49 @@ AFTER = frozenset({"500", "503", "drop_connection"})
 SPOILED = frozenset({"garbage_json", "garbage_sse", "cut_stream", "no_usage", "no_headers"})
 """Replies that were generated and billed, and arrive damaged."""
 
-KINDS = tuple(sorted(BEFORE | AFTER | SPOILED))
+LATE = frozenset({"drop_request", "late_500", "expire"})
+"""Of files and batches only: the connection breaks before anything was done; all was done, and the answer is a 500; the
+batch is not done within its window."""
+
+KINDS = tuple(sorted(BEFORE | AFTER | SPOILED | LATE))
 
 _STREAM_ONLY = frozenset({"cut_stream", "garbage_sse"})
 _PLAIN_ONLY = frozenset({"garbage_json"})
 _POLL_KINDS = frozenset({"429", "500", "503", "drop_connection", "garbage_json", "no_headers"})
 
-ENDPOINTS = ("chat/completions", "responses", "embeddings", "poll")
+_FILE_KINDS = BEFORE | {"500", "503", "drop_connection", "drop_request", "late_500"}
+_LINE_KINDS = BEFORE | {"500", "503", "drop_connection"}
+
+LINE = "batches/line"
+_MODELS = ("chat/completions", "responses", "embeddings")
+_KINDS_OF = {
+    **dict.fromkeys(_MODELS, frozenset(KINDS) - LATE),
+    "poll": _POLL_KINDS,
+    **{f"files{what}": _FILE_KINDS | {"garbage_json"} for what in ("", "/retrieve", "/list", "/delete")},
+    "files/content": _FILE_KINDS | {"cut_stream"},
+    "batches": _FILE_KINDS | {"garbage_json", "expire"},
+    **{f"batches/{what}": _FILE_KINDS | {"garbage_json"} for what in ("retrieve", "list", "cancel")},
+    LINE: _LINE_KINDS,
+}
+"""What can happen where."""
+
+ENDPOINTS = tuple(_KINDS_OF)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One rule.
 
-    kind      one of KINDS
-    rate      share of the matching requests, 0 … 1; drawn by the emulator's seed
-    every     each n-th matching request
-    first     only the first n matching requests
-    after     matching requests to let pass before the rule begins
-    count     faults after which the rule is spent
-    endpoint  "chat/completions", "responses", "embeddings", or "poll" (GET of a background response; only then)
-    model     the model as the request names it
+    kind       one of KINDS
+    rate       share of the matching requests, 0 … 1; drawn by the emulator's seed
+    every      each n-th matching request
+    first      only the first n matching requests
+    after      matching requests to let pass before the rule begins
+    count      faults after which the rule is spent
+    endpoint   one of ENDPOINTS ("poll": the GET of a background response; "files", "batches": POST; "batches/line": a
+               line of a batch). None is every endpoint that models answer; for kinds of LATE, all they can happen to
+    model      the model as the request names it; where it names none (files, batches) such a rule never fires
+    custom_id  of the line of a batch
 
     Raises  ConfigError for an unknown kind or endpoint, or numbers out of range.
     """
@@ -59,6 +81,7 @@ class Fault:
     count: int | None = None
     endpoint: str | None = None
     model: str | None = None
+    custom_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -72,13 +95,18 @@ class Fault:
                 raise ConfigError(f"fault {self.kind}: {name} is a whole number of at least {lowest}, not {value!r}")
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise ConfigError(f"fault {self.kind}: unknown endpoint {self.endpoint!r}; known: {', '.join(ENDPOINTS)}")
-        if self.endpoint == "poll" and self.kind not in _POLL_KINDS:
-            raise ConfigError(f"fault {self.kind} cannot happen to a poll; possible: {', '.join(sorted(_POLL_KINDS))}")
+        if self.endpoint is not None and self.kind not in _KINDS_OF[self.endpoint]:
+            what = "a poll" if self.endpoint == "poll" else self.endpoint
+            possible = ", ".join(sorted(_KINDS_OF[self.endpoint]))
+            raise ConfigError(f"fault {self.kind} cannot happen to {what}; possible: {possible}")
+        if self.custom_id is not None and self.endpoint != LINE:
+            raise ConfigError(f"fault {self.kind}: custom_id is for the lines of batches: endpoint={LINE}")
 
 
 Faults = str | Iterable[Fault | Mapping[str, Any]] | None
 """What may be given as faults: a string, or rules as Fault objects or mappings."""
 
+_WORDS = ("endpoint", "model", "custom_id")
 _FIELDS = {field.name for field in fields(Fault)}
 
 
@@ -119,7 +147,7 @@ def _from_text(text: str) -> Fault:
     for option in filter(None, (part.strip() for part in options.split(","))):
         name, equals, value = (part.strip() for part in option.partition("="))
         try:
-            rule[name] = float(value) if name == "rate" else value if name in ("endpoint", "model") else int(value)
+            rule[name] = float(value) if name == "rate" else value if name in _WORDS else int(value)
         except ValueError:
             equals = ""
         if not equals:
@@ -138,16 +166,18 @@ class FaultPlan:
         self._seen = [0] * len(self.rules)
         self._fired = [0] * len(self.rules)
 
-    def pick(self, endpoint: str, model: str, stream: bool = False) -> str | None:
+    def pick(self, endpoint: str, model: str, stream: bool = False, custom_id: str | None = None) -> str | None:
         """Say which fault this request meets, or None. The first rule that fires wins."""
         found: str | None = None
         for index, rule in enumerate(self.rules):
             if rule.endpoint is None:
-                if endpoint == "poll":
+                if not (rule.kind in _KINDS_OF[endpoint] if rule.kind in LATE else endpoint in _MODELS):
                     continue
             elif rule.endpoint != endpoint:
                 continue
             if rule.model is not None and rule.model != model:
+                continue
+            if rule.custom_id is not None and rule.custom_id != custom_id:
                 continue
             if rule.kind in (_PLAIN_ONLY if stream else _STREAM_ONLY):
                 continue

@@ -140,6 +140,10 @@ class Planner:
             return errors.not_json()
         if not isinstance(body, dict):
             return errors.not_json()
+        return self.fresh(endpoint, body, raw)
+
+    def fresh(self, endpoint: str, body: dict[str, Any], raw: bytes, count: Count | None = None) -> Plan | ErrorReply:
+        """Understand a body that has been parsed, and remember nothing of it. count: its input, where it is known."""
         name = body.get("model")
         if not isinstance(name, str) or not name:
             return errors.missing("model") if name is None else errors.wrong_type("model", "a string", name)
@@ -152,10 +156,11 @@ class Planner:
         wrong = _check(endpoint, model, body)
         if wrong is not None:
             return wrong
-        return self._admissible(endpoint, model, body, raw)
+        return self._admissible(endpoint, model, body, raw, count or _count(body, endpoint))
 
-    def _admissible(self, endpoint: str, model: Model, body: dict[str, Any], raw: bytes) -> Plan | ErrorReply:
-        count = _count(body, endpoint)
+    def _admissible(
+        self, endpoint: str, model: Model, body: dict[str, Any], raw: bytes, count: Count
+    ) -> Plan | ErrorReply:
         if model.context_window is not None and count.tokens > model.context_window:
             return errors.context_exceeded(endpoint, model.context_window, count.tokens)
         choices = body.get("n") or 1

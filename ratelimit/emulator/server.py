@@ -23,6 +23,8 @@ from ratelimit.limit import Limits
 from ratelimit.tiers import POLICIES
 
 from .account import Account
+from .batch_queues import Enqueued, OwnQueues
+from .batch_state import OVER_LIMIT, BatchChange, BatchRules
 from .counters import Admission
 from .faults import Faults, parse_faults
 from .latency import Latencies, parse_latency
@@ -32,6 +34,8 @@ from .windows import WINDOWS
 if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
+
+    from .batches import Batches
 
 _BACKLOG = 4096
 _START_TIMEOUT_S = 30
@@ -56,6 +60,7 @@ class Emulator:
     host, port     where to listen; port 0 takes a free one
     count_refused  a refused request still takes from the request limits (one recorded 429 suggests it)
     log_size       admissions kept for audits
+    batch_seconds, batch_expires, batch_queue, batch_over_limit    how batches fare, see BatchRules
 
     Raises  ConfigError for anything it cannot make sense of, before a port is opened.
     """
@@ -81,8 +86,13 @@ class Emulator:
         organization: str = "org-emulator",
         count_refused: bool = False,
         log_size: int = 100_000,
+        batch_seconds: float | None = None,
+        batch_expires: float | None = None,
+        batch_queue: OwnQueues = None,
+        batch_over_limit: str = "failed",
     ) -> None:
         from .app import build
+        from .batches import Batches
         from .engine import Engine
 
         if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed <= 1_000_000:
@@ -96,15 +106,20 @@ class Emulator:
         chosen = [*([model] if model else []), *(models or ())]
         clock = now_us or _wall_clock()
         day = at or datetime.now(UTC).date()
-        account = Account(tier=tier, limits=limits, models=chosen or None, window=window, at=day, now_us=clock())
-        planner = Planner(
-            account,
-            seed=seed,
-            latency=parse_latency(latency),
-            output_tokens=output_tokens,
-            policy=policy,
-            at=day,
-        )
+        pace = parse_latency(latency)
+
+        def open_account() -> tuple[Account, Planner]:
+            account = Account(tier=tier, limits=limits, models=chosen or None, window=window, at=day, now_us=clock())
+            return account, Planner(
+                account,
+                seed=seed,
+                latency=pace,
+                output_tokens=output_tokens,
+                policy=policy,
+                at=day,
+            )
+
+        account, planner = open_account()  # batches have others: they take nothing from the limits of requests
         self._engine = Engine(
             account=account,
             planner=planner,
@@ -116,7 +131,21 @@ class Emulator:
             count_refused=count_refused,
             log_size=log_size,
         )
-        self.app: Starlette = build(self._engine)
+        engine, (account, planner) = self._engine, open_account()
+        self._batches = Batches(
+            account=account,
+            planner=planner,
+            rules=BatchRules(batch_seconds, batch_expires, batch_queue, batch_over_limit),
+            faults=lambda: engine.faults,
+            now_us=engine.now_us,
+            speed=speed,
+            seed=seed,
+            instant=pace.zero,
+            organization=organization,
+            nonce=engine.nonce,
+            log_size=log_size,
+        )
+        self.app: Starlette = build(engine, self._batches)
         self._host = host
         self._port = port
         self._server: uvicorn.Server | None = None
@@ -142,7 +171,7 @@ class Emulator:
 
     def counters(self) -> dict[str, Any]:
         """Tell what the server has counted, as GET /_emulator does."""
-        return self._engine.counters()
+        return {**self._engine.counters(), "batches": self._batches.counters()}
 
     def admissions(self) -> list[Admission]:
         """List the latest decisions of the limits, oldest first."""
@@ -153,8 +182,25 @@ class Emulator:
         self._engine.set_faults(parse_faults(faults))
 
     def reset(self) -> None:
-        """Fill the limits, forget counts and stored responses."""
+        """Fill the limits, forget counts, stored responses, files and batches."""
         self._engine.reset()
+        self._batches.clear()
+
+    def batches(self) -> list[dict[str, Any]]:
+        """List the batches as the API shows them, oldest first."""
+        return self._batches.listed()
+
+    def batch_changes(self) -> list[BatchChange]:
+        """List the latest changes of state of all batches, oldest first."""
+        return self._batches.changes()
+
+    def enqueued(self) -> list[Enqueued]:
+        """List how many input tokens each batch queue held, at each change, oldest first."""
+        return self._batches.enqueued()
+
+    def finish_batches(self, batch_id: str | None = None) -> None:
+        """Let a batch, or all, come to the end they would come to, at this instant of the emulator's clock."""
+        self._batches.finish(batch_id)
 
     def start(self) -> Emulator:
         """Serve from a background thread; returns when connections are accepted.
@@ -165,7 +211,7 @@ class Emulator:
             return self
         listener = self._listen()
         ready = threading.Event()
-        server = self._server = _server(self.app, ready.set)
+        server = self._server = _server(self.app, self._batches, ready.set)
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name="ratecard-emulator", daemon=True
         )
@@ -176,7 +222,10 @@ class Emulator:
         return self
 
     def stop(self) -> None:
-        """Stop serving and close every connection; calls still being answered are cut. Does nothing when stopped."""
+        """Stop serving and close every connection; calls still being answered are cut, and files are removed.
+
+        Does nothing when stopped.
+        """
         thread, server = self._thread, self._server
         if thread is None or server is None:
             return
@@ -191,7 +240,7 @@ class Emulator:
         """
         listener = self._listen()
         try:
-            _server(self.app, lambda: on_ready(self.url) if on_ready else None).run(sockets=[listener])
+            _server(self.app, self._batches, lambda: on_ready(self.url) if on_ready else None).run(sockets=[listener])
         except KeyboardInterrupt:
             pass
         finally:
@@ -250,6 +299,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-tokens", type=int, help="visible tokens of every answer")
     parser.add_argument("--policy", choices=POLICIES, default="observed", help="what a request is charged")
     parser.add_argument("--faults", help='for example "500:every=10; 429:rate=0.1,model=o3-pro"')
+    parser.add_argument("--batch-seconds", type=float, help="emulated seconds in which a batch is answered")
+    parser.add_argument("--batch-expires", type=float, help="emulated seconds after which a batch expires unfinished")
+    parser.add_argument("--batch-queue", type=int, help="input tokens that may be enqueued per model")
+    parser.add_argument("--batch-over-limit", choices=OVER_LIMIT, default="failed", help="what a full queue does")
     given = vars(parser.parse_args(argv))
     limits = {name: given.pop(name) for name in ("rpm", "tpm", "rpd")}
     limits = {name: value for name, value in limits.items() if value is not None}
@@ -297,7 +350,7 @@ class _Quiet(logging.Filter):
         return record.thread != self._thread
 
 
-def _server(app: Starlette, on_ready: Callable[[], None]) -> uvicorn.Server:
+def _server(app: Starlette, batches: Batches, on_ready: Callable[[], None]) -> uvicorn.Server:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -311,16 +364,19 @@ def _server(app: Starlette, on_ready: Callable[[], None]) -> uvicorn.Server:
                 logger.removeFilter(quiet)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            batches.open()
             await super().startup(sockets)
             on_ready()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            batches.halt()
             # What is still being answered may take an emulated hour, so it is cut; idle connections close politely.
             for connection in list(self.server_state.connections):
                 cycle, transport = getattr(connection, "cycle", None), getattr(connection, "transport", None)
                 if cycle is not None and transport is not None and not cycle.response_complete:
                     transport.abort()
             await super().shutdown(sockets)
+            batches.close()  # not later: the signal that ended the server is raised again, and may end the process
 
     return Server(
         uvicorn.Config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,3 +69,48 @@ def connect() -> Iterator[Callable[[Emulator], openai.OpenAI]]:
 def http() -> Iterator[httpx.Client]:
     with httpx.Client(trust_env=False) as client:
         yield client
+
+
+def job(count: int, *, model: str = "gpt-4o-mini", url: str = "/v1/chat/completions", **body: Any) -> list[Any]:
+    """The lines of a batch: a-0, a-1, … each with a text of its own."""
+    lines = []
+    for number in range(count):
+        given = {"messages": [{"role": "user", "content": f"Number {number}"}]} if "chat" in url else {}
+        if not given:
+            given = {"input": f"Number {number}"}
+        lines.append(
+            {"custom_id": f"a-{number}", "method": "POST", "url": url, "body": {"model": model, **given, **body}}
+        )
+    return lines
+
+
+@pytest.fixture
+def lines() -> Callable[..., list[Any]]:
+    return job
+
+
+@pytest.fixture
+def submit() -> Callable[..., Any]:
+    """Upload lines and create their batch. What is no mapping is a line as it stands."""
+
+    def create(client: openai.OpenAI, given: list[Any], **options: Any) -> Any:
+        rows = [json.dumps(row) if isinstance(row, dict) else row for row in given]
+        uploaded = client.files.create(file=("in.jsonl", "\n".join(rows).encode()), purpose="batch")
+        url = given[0]["url"] if given and isinstance(given[0], dict) and "url" in given[0] else "/v1/chat/completions"
+        return client.batches.create(
+            input_file_id=uploaded.id, **{"endpoint": url, "completion_window": "24h", **options}
+        )
+
+    return create
+
+
+@pytest.fixture
+def records() -> Callable[..., list[Any]]:
+    """Read a file of results; none where there is no file."""
+
+    def read(client: openai.OpenAI, file_id: str | None) -> list[Any]:
+        if file_id is None:
+            return []
+        return [json.loads(row) for row in client.files.content(file_id).text.splitlines()]
+
+    return read
