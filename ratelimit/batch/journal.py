@@ -298,9 +298,20 @@ class Journal:
         ):
             yield number, start, size, json.loads(result or "{}")
 
-    def open_lines(self) -> Iterator[tuple[int, int, int]]:
-        """The lines that have not ended: (number, start, size)."""
-        yield from self._db.execute("SELECT number, start, size FROM lines WHERE state = ? ORDER BY place", (OPEN,))
+    def open_lines(self) -> Iterator[tuple[int, int, int, int]]:
+        """The lines that have not ended: (place, number, start, size)."""
+        rows = self._db.execute("SELECT place, number, start, size FROM lines WHERE state = ? ORDER BY place", (OPEN,))
+        yield from rows.fetchall()
+
+    def finish(self, places: Iterable[int]) -> int:
+        """Note that open lines were done by other ways than batches; → how many."""
+        with self._whole():
+            return sum(
+                self._db.execute(
+                    "UPDATE lines SET state = ? WHERE place = ? AND state = ?", (DONE, place, OPEN)
+                ).rowcount
+                for place in places
+            )
 
     def retry_failed(self) -> int:
         """Open the lines that failed once more; → how many."""

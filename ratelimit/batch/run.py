@@ -114,8 +114,6 @@ def drive(
     Raises  what Driver.run raises
     """
     table = load_prices(overlay=settings.prices)
-    tag = f"{JOB_TAG}={journal.run}"
-    budgets = [one._replace(window="total", tag=tag) if one.window == "job" else one for one in settings.budgets]
     models = {canonical(lane.model) for lane in journal.lanes}
     driver = Driver(
         api,
@@ -127,7 +125,7 @@ def drive(
         queues=lambda model: settings.queue if settings.queue is not None else queue_of(model, settings.tier),
         others=lambda batch: others_tokens(api, batch, models),
         attempts=settings.attempts,
-        budgets=budgets,
+        budgets=job_budgets(journal, settings),
         poll_us=settings.poll_us,
         prices=table,
         region=settings.region,
@@ -135,6 +133,12 @@ def drive(
         until_us=until_us,
     )
     return driver.run()
+
+
+def job_budgets(journal: Journal, settings: Settings) -> list[Budget]:
+    """The budgets of a run: what is for the job counts its entries, of all batches and of what goes online."""
+    tag = f"{JOB_TAG}={journal.run}"
+    return [one._replace(window="total", tag=tag) if one.window == "job" else one for one in settings.budgets]
 
 
 WALL = Time(lambda: time.time_ns() // 1000, lambda us: time.sleep(us / 1e6))
@@ -166,7 +170,7 @@ def rest_of(journal: Journal, path: Path, service_tier: str | None = None) -> in
     """
     job, count = journal.fact("job") or "", 0
     with open(job, "rb") as file, path.open("wb") as rest:
-        for number, start, size in journal.open_lines():
+        for _, number, start, size in journal.open_lines():
             file.seek(start)
             line = parse_line(number, file.read(size))
             if isinstance(line, BadLine):
@@ -177,6 +181,23 @@ def rest_of(journal: Journal, path: Path, service_tier: str | None = None) -> in
             rest.write(text.encode("utf-8", "backslashreplace") + b"\n")
             count += 1
     return count
+
+
+def done_otherwise(journal: Journal, output: str | os.PathLike[str]) -> int:
+    """Note the open lines that have a good result in the output by now; → how many."""
+    job, places, done = journal.fact("job") or "", [], set[str]()
+    with open(output, "rb") as results:
+        for raw in results:
+            result = json.loads(raw)
+            if result.get("response") and 200 <= result["response"]["status_code"] < 300:
+                done.add(result["custom_id"])
+    with open(job, "rb") as file:
+        for place, number, start, size in journal.open_lines():
+            file.seek(start)
+            line = parse_line(number, file.read(size))
+            if isinstance(line, Line) and line.custom_id in done:
+                places.append(place)
+    return journal.finish(places)
 
 
 def cancel(api: Api, journal: Journal) -> int:

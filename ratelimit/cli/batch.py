@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -15,8 +13,8 @@ from pricing.money import Usd
 
 from ..batch.plan import LanePlan, Plan, occupancy, plan_of
 from ..batch.read import Columns, Options, read_columns
-from ..errors import ConfigError
 from ..pieces import cores
+from ._batch_run import COMMANDS, plain
 from ._forecast import duration, fact, print_table, watched
 from ._prices import prices_option
 from ._shared import TIER, Day, counted, print_bad_lines, print_json, region_option
@@ -29,6 +27,10 @@ _FEW = 20
 @click.group("batch")
 def command() -> None:
     """Jobs through the Batch API, at half price, however large: split, queued, collected."""
+
+
+for one in COMMANDS:
+    command.add_command(one)
 
 
 @command.command("plan")
@@ -60,17 +62,6 @@ def planning(
         _print(plan, tier)
     wrong = columns.bad or plan.unpriced or any(lane.never for lane in plan.lanes)
     sys.exit(1 if wrong else 0)
-
-
-@contextmanager
-def plain(file: str) -> Iterator[int]:
-    """See that a job can be read more than once, as a batch's files demand; → its bytes."""
-    if file == "-" or not os.path.isfile(file):
-        raise ConfigError(f"{file}: a job for batches is read more than once: name a file that is there")
-    with open(file, "rb") as stream:
-        if stream.read(2) == b"\x1f\x8b":
-            raise ConfigError(f"{file}: is packed: unpack it first, its lines are read more than once")
-    yield os.path.getsize(file)
 
 
 def document(plan: Plan, tier: str | None) -> dict[str, Any]:

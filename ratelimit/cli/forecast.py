@@ -27,7 +27,7 @@ from ._shared import (
 )
 
 
-def _duration(text: str) -> int:
+def read_duration(text: str) -> int:
     """Read "90s", "45m", "2h", "1d" as µs."""
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
     number, unit = text[:-1], text[-1:]
@@ -55,12 +55,12 @@ def _duration(text: str) -> int:
 @click.option(
     "--over",
     multiple=True,
-    type=Readable("duration", _duration),
+    type=Readable("duration", read_duration),
     help="Count waits in a trace of more than this; again for more.",
 )
 @click.option("--by", multiple=True, help="Split a ledger's forecast by this (default: model), such as tag:team.")
 @click.option("--until", type=Day(), help="Last day of a ledger's forecast (default: of this month).")
-@click.option("--deadline", type=Readable("duration", _duration), help="When it must be done: 90s, 45m, 2h, 1d.")
+@click.option("--deadline", type=Readable("duration", read_duration), help="When it must be done: 90s, 45m, 2h, 1d.")
 @click.option("--budget", type=Readable("usd", Budget.parse), help='What it may cost: "50 USD", or "25 USD/day".')
 @click.option(
     "--ledger", type=click.Path(dir_okay=False), help="Learn the sizes and times of replies from this ledger."

@@ -1,0 +1,311 @@
+"""`ratecard batch run | status | cancel | adopt`: runs of batches, on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pricing.budget import Budget
+from pricing.context import tags
+from pricing.export import needed
+from pricing.ledger import Ledger
+from pricing.money import Usd
+
+from ..batch.api import OpenAIApi
+from ..batch.driver import DEADLINE, JOB_TAG, Outcome, Stopped
+from ..batch.journal import SUBMITTED, Journal
+from ..batch.run import (
+    Settings,
+    adopt,
+    begin,
+    cancel,
+    done_otherwise,
+    drive,
+    job_budgets,
+    journal_of,
+    ledger_of,
+    rest_of,
+    standing,
+)
+from ..checks import check_files, read_base_url, read_job_budgets
+from ..errors import ConfigError
+from ..limiter import Limiter
+from ..pieces import cores
+from ..results import Results
+from ._forecast import duration, fact, watched
+from ._prices import prices_option
+from ._shared import TIER, Day, Readable, api_key, counted, print_bad_lines, print_json, region_option
+from ._text import echo
+from .forecast import read_duration
+from .run import run_job
+
+CANCELLING_US = 10 * 60 * 1_000_000
+"""What a batch may take to be cancelled. Source: OpenAI's batch guide, read 2026-07-15."""
+BUDGET, FAILED = 3, 1
+
+base_url_option = click.option(
+    "--base-url", type=Readable("url", read_base_url), help="Another server, such as `ratecard emulate`."
+)
+_output = click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The run's results.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("run")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Results, one line per request.")
+@click.option("--tier", type=TIER, help="Usage tier: how many input tokens may wait.")
+@click.option("--queue", type=click.IntRange(1), help="Input tokens of a model that may wait, in place of the tier's.")
+@click.option(
+    "--budget", "--max-cost", "budgets", multiple=True, type=Readable("usd", read_job_budgets),
+    help='Most to spend: "5 USD" on this job, "25 USD/day" in the ledger; each batch is held at its worst case.',
+)  # fmt: skip
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
+@click.option("--attempts", type=click.IntRange(1), default=3, show_default=True, help="Most tries per line.")
+@click.option("--deadline", type=Readable("duration", read_duration),
+              help="When it must be done (20h …): what batches will not have done by then goes online.")  # fmt: skip
+@click.option("--overflow", type=click.Choice(["online", "flex"]), default="online", show_default=True,
+              help="How the rest goes when the deadline comes nearer.")  # fmt: skip
+@click.option("--poll", type=Readable("duration", read_duration), default="60s", show_default=True,
+              help="Time between two looks.")  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Try the lines again that failed for good in this run.")
+@base_url_option
+@click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
+@prices_option
+@region_option
+@click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
+@click.option("--no-cache", is_flag=True, help="Count all tokens anew.")
+@_json
+def running(
+    file: str, output: str, tier: str | None, queue: int | None, budgets: Sequence[Sequence[Budget]],
+    ledger: str | None, attempts: int, deadline: int | None, overflow: str, poll: int, retry_failed: bool,
+    base_url: str | None, at: date | None, prices: Sequence[str], region: str | None, jobs: int | None,
+    no_cache: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Send FILE through the Batch API: split, queued, collected. Started again, it goes on where it was.
+
+    Exit codes: 0 done, 1 lines failed or an error, 2 wrong usage, 3 a budget stopped it.
+    """
+    settings = Settings(
+        tier, queue, attempts, poll, tuple(one for several in budgets for one in several), at, tuple(prices), region,
+        ledger, jobs or cores(), not no_cache,
+    )  # fmt: skip
+    if deadline is not None and tier is None:
+        raise click.UsageError("--deadline needs --tier: how long the rest takes online hangs on its limits")
+    book = ledger_of(output, settings)
+    try:
+        check_files(file, output, book)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    api = OpenAIApi(_client(base_url))
+    begun_us = time.time_ns() // 1000
+    with plain(file), Journal(journal_of(output), create=True, wait=False) as journal:
+        with watched() as tell:
+            told = None if tell is None else lambda done: tell("reading", done, None)
+            bad = begin(journal, file, settings, progress=told)
+        if retry_failed and (again := journal.retry_failed()):
+            echo(f"{counted(again, 'line')} that failed will be tried again", err=True)
+        until_us = None
+        if deadline is not None:
+            until_us = _until(journal, file, settings, begun_us + deadline)
+        results = Results(output, resume=journal.fact("begun") is not None)
+        journal.note(begun="yes")
+        try:
+            with Ledger(book) as books:
+                outcome = drive(
+                    api, journal, results, books, settings, told=_Teller(as_json), until_us=until_us
+                )  # fmt: skip
+                if outcome.stopped is not None and outcome.stopped.by == DEADLINE:
+                    outcome = _overflow(journal, results, books, settings, output, overflow, base_url, outcome)
+                spent = books.totals().posted
+        except KeyboardInterrupt:
+            echo(
+                "stopped: batches that were submitted go on at the server; the same command goes on with the run",
+                err=True,
+            )
+            sys.exit(130)
+        finally:
+            results.close()
+        document = {
+            **standing(journal), "batches_submitted": outcome.batches, "failures": dict(outcome.failures),
+            "stopped": None if outcome.stopped is None else outcome.stopped.why, "cost": str(spent),
+            "bad_lines": [{"line": one.number, "reason": one.reason} for one in bad],
+        }  # fmt: skip
+    if as_json:
+        print_json(document)
+    else:
+        _print(outcome, output, book, spent)
+    print_bad_lines(bad, len(bad))
+    sys.exit(_exit_code(outcome, bool(bad)))
+
+
+@contextmanager
+def plain(file: str) -> Iterator[int]:
+    """See that a job can be read more than once, as a batch's files demand; → its bytes."""
+    if file == "-" or not os.path.isfile(file):
+        raise ConfigError(f"{file}: a job for batches is read more than once: name a file that is there")
+    with open(file, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            raise ConfigError(f"{file}: is packed: unpack it first, its lines are read more than once")
+    yield os.path.getsize(file)
+
+
+def _exit_code(outcome: Outcome, bad: bool) -> int:
+    if outcome.stopped is not None and outcome.stopped.by == "budget":
+        return BUDGET
+    return FAILED if bad or outcome.counts.failed or outcome.counts.open else 0
+
+
+def _client(base_url: str | None) -> Any:
+    from openai import OpenAI
+
+    return OpenAI(base_url=base_url, api_key=api_key(base_url))
+
+
+def _until(journal: Journal, file: str, settings: Settings, deadline_us: int) -> int:
+    """When batches have to be given up, so that the rest is done online in time."""
+    from ..forecast.job import paces_of
+    from ..forecast.lanes import Account
+    from ..forecast.outlook import Setting, outlook
+    from ..forecast.workload import Reading, read_workload
+    from ..job import opened
+
+    needed("numpy", extra="pandas")
+    teacher = settings.ledger if settings.ledger and Path(settings.ledger).exists() else None
+    reading = Reading(at=settings.at, prices=settings.prices, ledger=teacher, region=settings.region)
+    with opened(file) as (stream, size):
+        work = read_workload(stream, file, reading, jobs=settings.jobs, size=size).workload
+    found = outlook(work, Account(settings.tier, at=settings.at), Setting(paces_of(teacher)), relief=False)
+    if found.refused or found.duration is None:
+        raise ConfigError(f"--deadline: the job cannot go online in {settings.tier}: {next(iter(found.refused), '')}")
+    until_us = deadline_us - found.duration.p95 - CANCELLING_US
+    online = duration(found.duration.p95)
+    if until_us <= time.time_ns() // 1000:
+        echo(f"note: the deadline leaves no time for batches: all of it takes {online} online", err=True)
+    else:
+        at = datetime.fromtimestamp(until_us / 1e6).astimezone()
+        echo(f"note: what batches have not done by {at:%Y-%m-%d %H:%M} goes online ({online} for all of it)", err=True)
+    return until_us
+
+
+def _overflow(
+    journal: Journal, results: Results, ledger: Ledger, settings: Settings, output: str, how: str,
+    base_url: str | None, outcome: Outcome,
+) -> Outcome:  # fmt: skip
+    """Send what batches have not done, at the speed of the tier."""
+    rest = Path(f"{output}.rest.jsonl")
+    number = rest_of(journal, rest, "flex" if how == "flex" else None)
+    echo(f"{counted(number, 'request')} go {how}", err=True)
+    with tags(**{JOB_TAG: journal.run}):
+        report = asyncio.run(
+            run_job(
+                str(rest),
+                results,
+                limiter=Limiter(settings.tier, at=settings.at),
+                ledger=ledger,
+                run=f"{journal.run}/{how}",
+                base_url=base_url,
+                budgets=job_budgets(journal, settings),
+                attempts=settings.attempts,
+                at=settings.at,
+                prices=None,
+                region=settings.region,
+                total=number,
+            )
+        )
+    document = report.as_dict()
+    done = done_otherwise(journal, output)
+    left = outcome.counts.open - done
+    counts = outcome.counts._replace(open=left, done=outcome.counts.done + done)
+    why = document.get("stopped")
+    stopped = Stopped(str(why), str(report.progress.stopped_by)) if why else None
+    rest.unlink(missing_ok=True)
+    return outcome._replace(counts=counts, stopped=stopped)
+
+
+class _Teller:
+    """Says how a run goes: a line on stderr whenever something has changed."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._last = quiet, ""
+
+    def __call__(self, journal: Journal) -> None:
+        if self._quiet:
+            return
+        found = standing(journal)
+        waiting = ", ".join(f"{tokens:,} tokens of {model} wait" for model, tokens in found["enqueued_tokens"].items())
+        lines = found["lines"]
+        batches = ", ".join(f"{number:,} {state}" for state, number in sorted(found["batches"].items()))
+        text = f"{lines['done']:,} of {sum(lines.values()):,} lines done; batches: {batches}" + (
+            f"; {waiting}" if waiting else ""
+        )
+        if text != self._last:
+            echo(f"{datetime.now():%H:%M:%S} {text}", err=True)
+            self._last = text
+
+
+def _print(outcome: Outcome, output: str, book: str, spent: Usd) -> None:
+    counts = outcome.counts
+    fact("done", f"{counts.done:,} of {sum(counts):,} requests, in {counted(outcome.batches, 'submission')}")
+    for code, number in sorted(outcome.failures.items()):
+        fact("failed", f"{counted(number, 'request')}: {code}")
+    if counts.open:
+        fact("open", f"{counted(counts.open, 'request')}: the same command goes on")
+    if outcome.stopped is not None:
+        fact("stopped", outcome.stopped.why)
+    fact("cost", f"{spent.format()} in {book}")
+    fact("results", output)
+
+
+@click.command("status")
+@_output
+@_json
+def status(output: str, as_json: bool) -> None:
+    """Say how a run stands, by its journal; nothing is asked of the server."""
+    with Journal(journal_of(output), wait=False) as journal:
+        found = standing(journal)
+    if as_json:
+        print_json(found)
+        return
+    fact("job", str(found["job"]))
+    for name, number in found["lines"].items():
+        fact(name, f"{number:,} lines")
+    for state, number in sorted(found["batches"].items()):
+        fact("batches", f"{number:,} {state}")
+    for model, tokens in found["enqueued_tokens"].items():
+        fact("waiting", f"{tokens:,} tokens of {model}")
+
+
+@click.command("cancel")
+@_output
+@base_url_option
+def cancelling(output: str, base_url: str | None) -> None:
+    """Cancel the batches of a run that are in the air. `batch run` collects what they have done, and goes on."""
+    with Journal(journal_of(output), wait=False) as journal:
+        number = cancel(OpenAIApi(_client(base_url)), journal)
+    echo(f"cancelled {counted(number, 'batch')}".replace("batchs", "batches"), err=True)
+
+
+@click.command("adopt")
+@click.argument("batch_ids", nargs=-1, required=True)
+@_output
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Cost ledger (OUTPUT.costs.db).")
+@base_url_option
+def adopting(batch_ids: Sequence[str], output: str, ledger: str | None, base_url: str | None) -> None:
+    """Take over batches that were created elsewhere: `batch run OUTPUT.job.jsonl -o OUTPUT` collects them then."""
+    job = Path(f"{output}.job.jsonl")
+    with Journal(journal_of(output), create=True, wait=False) as journal:
+        adopt(OpenAIApi(_client(base_url)), journal, job, batch_ids, Settings(ledger=ledger, jobs=cores()))
+        found = len(journal.batches(SUBMITTED))
+    echo(f"took over {found:,}; go on with: ratecard batch run {job} -o {output}", err=True)
+
+
+COMMANDS = (running, status, cancelling, adopting)
