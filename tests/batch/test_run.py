@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +76,13 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def ended_within(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Give a process so much time; → whether it has ended."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=seconds)
+    return process.returncode is not None
+
+
 def fullest(server: Emulator) -> int:
     """The most tokens that ever waited at once, by the server's own log."""
     return max(one.tokens for one in server.enqueued())
@@ -112,12 +119,11 @@ def test_killed_again_and_again_it_loses_nothing_and_submits_nothing_twice(
     job, luck = write_job(tmp_path / "job.jsonl", 60), random.Random(3)
     for _ in range(10):
         process = ratecard(*run_of(server, job))
-        try:
-            process.wait(timeout=luck.uniform(0.6, 2.5))
+        ended = ended_within(process, luck.uniform(0.6, 2.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if ended:
             break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
     process = ratecard(*run_of(server, job))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -170,9 +176,8 @@ def test_a_cancelled_run_is_collected_and_goes_on(
     server, job = emulate(batch_seconds=6_000), write_job(tmp_path / "job.jsonl", 20)
     process = ratecard(*run_of(server, job))
     while not server.batches():
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
+        assert not ended_within(process, 0.05)
+    assert not ended_within(process, 0.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -187,9 +192,8 @@ def test_a_cancelled_run_is_collected_and_goes_on(
     server.finish_batches()
     assert {batch["status"] for batch in server.batches()} == {"cancelled"}
     process = ratecard(*run_of(server, job, "--attempts", "5"))
-    while process.poll() is None:
+    while not ended_within(process, 0.2):
         server.finish_batches()
-        time.sleep(0.2)
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert Counter(line["custom_id"] for line in lines_of(tmp_path / "out.jsonl")) == {f"c{n}": 1 for n in range(20)}

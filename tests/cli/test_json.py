@@ -118,6 +118,27 @@ def test_the_forecasts_of_traces_and_ledgers_are_documented(ratecard: Callable[.
     check("ratecard forecast, of a ledger", document)
 
 
+def test_batch_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> None:
+    """A plan with a line of every kind; a run to its end, with a failure, and how it stands."""
+
+    def line(name: str, model: str, words: int) -> str:
+        body = {"model": model, "input": "word " * words, "max_output_tokens": 20}
+        return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body})
+
+    lines = [line("a", "o3", 5), line("b", "o3", 6_000), line("c", "nobody-priced-this", 1), "nonsense"]
+    job.write_text("\n".join(lines), encoding="utf-8")
+    check("ratecard batch plan", ratecard("batch", "plan", str(job), "--queue", "5000", "--json").document)
+    with Emulator(limits={"rpm": 100, "tpm": 100_000}, models=["o3"], latency=0) as server:
+        to = ("-o", "out.jsonl", "--queue", "5000", "--poll", "0.1s", "--base-url", server.url, "--json")
+        job.write_text("\n".join([*lines[:2], lines[3]]), encoding="utf-8")
+        run = ratecard("batch", "run", str(job), *to).document
+    status = ratecard("batch", "status", "-o", "out.jsonl", "--json").document
+    assert {key: run[key] for key in status} == status
+    status |= {"enqueued_tokens": {"o3": 5}, "in_the_air": ["batch_1"]}  # of a run that is not at its end
+    check("ratecard batch status", status)
+    check("ratecard batch run", {key: part for key, part in run.items() if key not in status})
+
+
 def test_models_keys_are_documented(ratecard: Callable[..., Any]) -> None:
     """The cards of the list, which have every kind of fact between them; one alone is the same document."""
     documents = [one for day in ("20", "22") for one in ratecard("models", "--at", f"2026-11-{day}", "--json").document]
