@@ -63,6 +63,7 @@ def over(
     jobs: int,
     size: int | None = None,
     cache: bool = False,
+    fast: bool = True,
     asked: Callable[[Line], Line] = lambda line: line,
 ) -> Iterator[Part]:
     """Read an open job file: `each(work, piece)` of its pieces, in order.
@@ -71,22 +72,23 @@ def over(
     jobs  processes, at most; 1 stays in this one
     size  bytes of the file, where it is a plain one: then each process reads `path` for itself
     cache  whether the counts of earlier runs are used: where they hold the first piece, fastokens is not loaded
+    fast   whether fastokens may be used: its tables take 130 MB
     asked  turns a line into the one that `each` counts
 
     Raises  ConfigError when the file cannot be read, or when a process dies; and whatever `each` raises
     """
     pieces = blocks(file, path, PIECE_BYTES, keep=size is None)
-    fast: list[str] = []
-    if size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
+    quick: list[str] = []
+    if fast and size is not None and size >= FAST_BYTES and (first := next(pieces, None)) is not None:
         lines = [asked(line) for line in lines_of(path, first) if isinstance(line, Line)]
-        fast = [encoding for encoding in _encodings(lines, cache=cache) if accelerate(encoding)]
+        quick = [encoding for encoding in _encodings(lines, cache=cache) if accelerate(encoding)]
         pieces = chain([first], pieces)
     # Of a file known to be large, one piece alone: it builds what the others take over.
     alone = 1 if size is not None and size > ALONE_BYTES else ALONE_BYTES // PIECE_BYTES
     for piece in islice(pieces, None if jobs == 1 else alone):
         yield each(work, piece)
     if jobs > 1 and (first := next(pieces, None)) is not None:
-        yield from _spread(each, work, chain([first], pieces), jobs, fast)
+        yield from _spread(each, work, chain([first], pieces), jobs, quick)
 
 
 def _encodings(lines: list[Line], *, cache: bool) -> list[str]:

@@ -111,7 +111,8 @@ def read_columns(
     _learned.cache_clear()
     found, ids = Columns(), array("Q")
     places: dict[Lane, int] = {}
-    for piece in over(file, path, _read, _Work(path, options, prices.version), jobs=jobs, size=size):
+    # Jobs for batches are as large as they come: here memory counts for more than seconds.
+    for piece in over(file, path, _read, _Work(path, options, prices.version), jobs=jobs, size=size, fast=False):
         mapped = []
         for lane in piece.lanes:
             if lane not in places:
