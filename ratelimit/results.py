@@ -129,7 +129,7 @@ class Results:
                 file = FileIO(self.path, "a")
             except OSError as error:
                 raise self._unwritable(error) from error
-            if not _locked(file):
+            if not locked(file):
                 file.close()
                 raise ConfigError(f"{self.path} is being written by another run: wait for it, or name another file")
             # Another run may have moved a new file into its place between the opening and the lock.
@@ -153,7 +153,7 @@ class Results:
                 self._check(self._held)
             self._held.clear()
             taken = FileIO(fresh, "a")
-            _locked(taken)
+            locked(taken)
             # Moved into place whole: a crash before this leaves the old file untouched.
             fresh.replace(self.path)
         except BaseException:
@@ -189,7 +189,7 @@ class Results:
         return ConfigError(f"{self.path}:{number}: not a line of results; is this the right file?")
 
 
-def _locked(file: FileIO) -> bool:
+def locked(file: FileIO) -> bool:
     """Lock a file for this process until it is closed, where the system can."""
     if fcntl is None:
         return True

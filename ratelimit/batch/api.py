@@ -7,7 +7,7 @@ driver looks for it first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import RatecardError
@@ -98,7 +98,7 @@ class OpenAIApi:
             for part in content:
                 file.write(part)
             file.seek(0)
-            with _told():
+            with _told(once=True):
                 expires: Any = {"anchor": "created_at", "seconds": EXPIRES_S}
                 return self._once.files.create(file=(name, file), purpose="batch", expires_after=expires).id
 
@@ -110,7 +110,7 @@ class OpenAIApi:
         return None
 
     def create(self, file_id: str, endpoint: str, metadata: Mapping[str, str]) -> Remote:
-        with _told():
+        with _told(once=True):
             made = self._once.batches.create(
                 input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata=dict(metadata)  # type: ignore[arg-type]
             )  # fmt: skip
@@ -137,13 +137,18 @@ class OpenAIApi:
             self._client.batches.cancel(batch_id)
 
     def content(self, file_id: str) -> Iterator[bytes]:
-        with _told(), self._client.files.with_streaming_response.content(file_id) as response:
-            rest = b""
-            for part in response.iter_bytes(1 << 16):
-                *lines, rest = (rest + part).split(b"\n")
-                yield from lines
-            if rest:
-                yield rest
+        try:
+            with _told(), self._client.files.with_streaming_response.content(file_id) as response:
+                rest = b""
+                for part in response.iter_bytes(1 << 16):
+                    *lines, rest = (rest + part).split(b"\n")
+                    yield from lines
+                if rest:
+                    yield rest
+        except RatecardError:
+            raise
+        except Exception as error:  # of the HTTP library below, whichever it is: the stream broke off
+            raise Unknown(f"file {file_id}: {error}") from error
 
 
 def remote_of(batch: Any) -> Remote:
@@ -167,21 +172,21 @@ def remote_of(batch: Any) -> Remote:
     )
 
 
-class _told:
-    """Turn the client's errors into ours, where it matters which they are."""
+@contextmanager
+def _told(*, once: bool = False) -> Iterator[None]:
+    """Turn the client's errors into ours.
 
-    def __enter__(self) -> None:
-        return None
+    once  it is not asked again by itself: that there are too many requests is for the driver to know
+    """
+    import openai
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None or error is None:
-            return
-        import openai
-
-        if isinstance(error, openai.APIStatusError):
-            body = error.body if isinstance(error.body, Mapping) else {}
-            if error.status_code >= 500 or error.status_code in (408, 409):
-                raise Unknown(str(error)) from error
-            raise Refusal(str(error), error.status_code, str(body.get("code") or "")) from error
-        if isinstance(error, openai.APIConnectionError):
+    try:
+        yield
+    except openai.APIStatusError as error:
+        body = error.body if isinstance(error.body, Mapping) else {}
+        passing = error.status_code >= 500 or error.status_code in (408, 409, 425)
+        if passing or (error.status_code == 429 and not once):
             raise Unknown(str(error)) from error
+        raise Refusal(str(error), error.status_code, str(body.get("code") or "")) from error
+    except openai.APIConnectionError as error:
+        raise Unknown(str(error)) from error

@@ -42,6 +42,8 @@ JOB_TAG = "batch_job"
 DEADLINE = "deadline"
 ENDS = frozenset({"completed", "failed", "expired", "cancelled"})
 _HOUR_US = 3_600 * US_PER_S
+_CLOCKS_APART_S = 86_400
+"""The server's clock may be so far behind ours."""
 _FIRST_BACKOFF_US, _LONGEST_BACKOFF_US = 60 * US_PER_S, 900 * US_PER_S
 _PATIENCE = 240
 """Looks in a row that may fail: four hours of them, at a look a minute."""
@@ -124,10 +126,9 @@ class Driver:
         self._prices, self._region, self._told = prices, region, told
         self._random = random.Random(seed)
         self._run = journal.run
-        self._since_s = int(journal.fact("begun_us") or 0) // US_PER_S - 3_600
+        self._since_s = int(journal.fact("begun_us") or 0) // US_PER_S - _CLOCKS_APART_S
         self._foreign: dict[str, tuple[str, int]] = {}  # active batches that are not ours: model, tokens
         self._known: dict[str, int] = {}
-        self._created_us: list[int] = []
         self._stopped: Stopped | None = None
         self._cancelled: set[int] = set()
         self._doubtful: set[int] = set()  # batches whose upload or creation may have happened
@@ -227,7 +228,10 @@ class Driver:
                 return
             if step.model in full:
                 continue
-            now_us = self._time.now_us()
+            now_us, queue = self._time.now_us(), self._queue(step.model)
+            if queue is not None and step.tokens > queue and step.no not in self._doubtful:
+                self._journal.released(step.no, why=f"larger than the queue of {queue:,}")  # it is cut anew
+                continue
             room = self._room(step.model)
             waits = step.no in self._doubtful or step.not_before_us > now_us or self._too_many(now_us)
             if waits or (room is not None and step.tokens > room) or not self._send(step):
@@ -248,8 +252,7 @@ class Driver:
         return min((limit for limit in (known, None if told is None else int(told)) if limit is not None), default=None)
 
     def _too_many(self, now_us: int) -> bool:
-        self._created_us = [at_us for at_us in self._created_us if at_us > now_us - _HOUR_US]
-        return len(self._created_us) >= PER_HOUR
+        return self._journal.submitted_since(now_us - _HOUR_US) >= PER_HOUR
 
     def _send(self, step: Step) -> bool:
         """Book, upload and create; False where it has to wait."""
@@ -273,7 +276,6 @@ class Driver:
         except Refusal as error:
             self._refused(step, error)
             return False
-        self._created_us.append(self._time.now_us())
         self._submitted(step.no, made)
         return True
 
@@ -317,6 +319,8 @@ class Driver:
         self._undo(step, str(error))
         if error.code == "token_limit_exceeded" or error.status == 429:
             self._later(step, str(error))
+        elif error.status == 404 and step.file_id is not None:  # its file is gone
+            self._journal.step(step.no, state=PLANNED, attempt=step.attempt + 1, file_id=None, why=str(error))
         else:
             self._journal.step(step.no, state=PLANNED, attempt=step.attempt + 1, why=str(error))
             self._stopped = Stopped(f"batch {step.no} was refused: {error}", "refused")
@@ -367,7 +371,7 @@ class Driver:
         ended: dict[int, Ended] = {}
         files: list[list[dict[str, Any]]] = [[], []]
         for which, file_id in enumerate((step.output_id, step.errors_id)):
-            for line in answers(file_id, self._api.content(file_id)) if file_id is not None else ():
+            for line in self._answers(file_id):
                 files[which].append(slim(line))
                 place = places.get(str(line.get("custom_id")))
                 if place is None or (place in ended and ended[place].state == DONE):
@@ -385,6 +389,16 @@ class Driver:
         settle(self._ledger, self._booking(step), *files, prices=self._prices, region=self._region)
         self._ledger.sync()
         self._journal.collected(step.no, ended.values())
+
+    def _answers(self, file_id: str | None) -> Iterator[dict[str, Any]]:
+        """The lines of an output or error file; of one that is gone, none: its lines have no result then."""
+        if file_id is None:
+            return
+        try:
+            yield from answers(file_id, self._api.content(file_id))
+        except Refusal as error:
+            if error.status != 404:
+                raise
 
     def _failed(self, step: Step) -> None:
         """A batch that the server did not take: nothing of it was served."""

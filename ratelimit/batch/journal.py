@@ -13,11 +13,13 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
+from ..results import locked
 from .plan import Batch, LanePlan, Plan
 from .read import Columns, Lane
 
@@ -80,39 +82,48 @@ class Counts(NamedTuple):
 
 
 class Journal:
-    """One run, held for this process alone.
+    """One run, held for this process alone; or looked at, while another process may be at it.
+
+    create  make the file where there is none
+    look    only read
 
     Raises  ConfigError when the file is none, is of a newer version, or another process holds it
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, wait: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, look: bool = False) -> None:
         self.path = Path(path)
         if not create and not self.path.is_file():
             raise ConfigError(f"{self.path}: there is no such run")
-        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=5 if wait else 0.2)
+        self._lock: FileIO | None = None
+        if not look:
+            self._lock = FileIO(f"{self.path}.lock", "a")
+            if not locked(self._lock):
+                self._lock.close()
+                raise ConfigError(f"{self.path}: another process is at this run: wait for it, or stop it")
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=5)
         try:
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("BEGIN IMMEDIATE")
-            if create and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._facts(version=str(VERSION))
-            self._db.execute("COMMIT")
+            if not look:
+                self._db.execute("PRAGMA journal_mode = WAL")  # whoever looks holds up nobody
+                self._db.execute("PRAGMA synchronous = FULL")
+            with self._whole() if create else nullcontext():
+                if create and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._facts(version=str(VERSION))
             version = self.fact("version")
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            if "locked" in str(error):
-                raise ConfigError(f"{self.path}: another process is at this run: wait for it") from error
-            raise ConfigError(f"{self.path}: no journal of a run: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._db.close()
+            self.close()
             raise ConfigError(f"{self.path}: no journal of a run: {error}") from error
         if version is None or int(version) > VERSION:
-            self._db.close()
-            raise ConfigError(f"{self.path}: is of version {version}, newer than this ratecard knows ({VERSION})")
+            self.close()
+            raise ConfigError(
+                f"{self.path}: is of version {version}, and this ratecard knows {VERSION}: update ratecard"
+            )
 
     def close(self) -> None:
         self._db.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -219,6 +230,11 @@ class Journal:
             Step(*row)
             for row in self._db.execute(f"SELECT {', '.join(Step._fields)} FROM batches {where} ORDER BY no", states)
         ]
+
+    def submitted_since(self, us: int) -> int:
+        """How many batches were submitted after an instant."""
+        row = self._db.execute("SELECT count(*) FROM batches WHERE submitted_us > ?", (us,)).fetchone()
+        return int(row[0])
 
     def batch(self, no: int) -> Step:
         """One batch."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -105,9 +104,8 @@ def running(
         check_files(file, output, book)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    api = OpenAIApi(_client(base_url))
     begun_us = time.time_ns() // 1000
-    with plain(file), Journal(journal_of(output), create=True, wait=False) as journal:
+    with plain(file), _api(base_url) as api, Journal(journal_of(output), create=True) as journal:
         with watched() as tell:
             told = None if tell is None else lambda done: tell("reading", done, None)
             bad = begin(journal, file, settings, progress=told)
@@ -164,10 +162,12 @@ def _exit_code(outcome: Outcome, bad: bool) -> int:
     return FAILED if bad or outcome.counts.failed or outcome.counts.open else 0
 
 
-def _client(base_url: str | None) -> Any:
+@contextmanager
+def _api(base_url: str | None) -> Iterator[OpenAIApi]:
     from openai import OpenAI
 
-    return OpenAI(base_url=base_url, api_key=api_key(base_url))
+    with OpenAI(base_url=base_url, api_key=api_key(base_url)) as client:
+        yield OpenAIApi(client)
 
 
 def _until(journal: Journal, file: str, settings: Settings, deadline_us: int) -> int:
@@ -269,8 +269,8 @@ def _print(outcome: Outcome, output: str, book: str, spent: Usd) -> None:
 @_output
 @_json
 def status(output: str, as_json: bool) -> None:
-    """Say how a run stands, by its journal; nothing is asked of the server."""
-    with Journal(journal_of(output), wait=False) as journal:
+    """Say how a run stands, by its journal, also while it is under way; nothing is asked of the server."""
+    with Journal(journal_of(output), look=True) as journal:
         found = standing(journal)
     if as_json:
         print_json(found)
@@ -289,8 +289,8 @@ def status(output: str, as_json: bool) -> None:
 @base_url_option
 def cancelling(output: str, base_url: str | None) -> None:
     """Cancel the batches of a run that are in the air. `batch run` collects what they have done, and goes on."""
-    with Journal(journal_of(output), wait=False) as journal:
-        number = cancel(OpenAIApi(_client(base_url)), journal)
+    with Journal(journal_of(output)) as journal, _api(base_url) as api:
+        number = cancel(api, journal)
     echo(f"cancelled {counted(number, 'batch')}".replace("batchs", "batches"), err=True)
 
 
@@ -302,8 +302,8 @@ def cancelling(output: str, base_url: str | None) -> None:
 def adopting(batch_ids: Sequence[str], output: str, ledger: str | None, base_url: str | None) -> None:
     """Take over batches that were created elsewhere: `batch run OUTPUT.job.jsonl -o OUTPUT` collects them then."""
     job = Path(f"{output}.job.jsonl")
-    with Journal(journal_of(output), create=True, wait=False) as journal:
-        adopt(OpenAIApi(_client(base_url)), journal, job, batch_ids, Settings(ledger=ledger, jobs=cores()))
+    with Journal(journal_of(output), create=True) as journal, _api(base_url) as api:
+        adopt(api, journal, job, batch_ids, Settings(ledger=ledger, jobs=cores()))
         found = len(journal.batches(SUBMITTED))
     echo(f"took over {found:,}; go on with: ratecard batch run {job} -o {output}", err=True)
 

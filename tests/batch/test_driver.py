@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pricing import Ledger
 from pricing.ledger import fold
+from ratelimit.batch.api import Refusal
 from ratelimit.batch.driver import JOB_TAG, Driver, Outcome, Time
 from ratelimit.batch.journal import Journal, digest_of_file
 from ratelimit.batch.plan import Plan, plan_of
@@ -229,6 +230,38 @@ def test_a_queue_that_nobody_knows_is_learned_from_the_server(tmp_path: Path) ->
     assert outcome.counts == (0, 40, 0)
     assert run.server.overfull == 1
     assert run.server.fullest <= 600
+
+
+def test_a_run_that_goes_on_with_a_smaller_queue_cuts_its_batches_anew(tmp_path: Path) -> None:
+    """What was planned for a larger one, and would wait for ever, is cut to the one there is."""
+    run = Run(tmp_path, [50] * 40, World(queue=2_000), 1)
+    with pytest.raises(Killed):
+        run.process(Fuse(1))
+    run.queue = 400
+    outcome = run.process(Fuse())
+    assert outcome.counts == (0, 40, 0)
+    assert run.server.fullest <= 400
+
+
+def test_files_that_are_gone_are_made_up_for(tmp_path: Path) -> None:
+    """An input that was deleted is uploaded again; of an output that was deleted the lines are tried again."""
+    run = Run(tmp_path, [50] * 10, World(queue=2_000), 1)
+    create, content, gone = run.server.create, run.server.content, {"create": 1, "content": 1}
+
+    def once(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            gone[name] -= 1
+            if gone[name] >= 0:
+                raise Refusal("no such file", 404, "")
+            return method(*args)
+
+        return call
+
+    run.server.create = once("create", create)  # type: ignore[method-assign]
+    run.server.content = once("content", content)  # type: ignore[method-assign]
+    outcome = run.process(Fuse())
+    assert outcome.counts == (0, 10, 0)
+    assert len(run.out()) == 10
 
 
 def test_a_line_larger_than_the_queue_fails_alone(tmp_path: Path) -> None:

@@ -204,11 +204,11 @@ def test_batches_created_elsewhere_are_taken_over(
 ) -> None:
     """Their inputs become the job, their results the output, and the ledger has what they cost."""
     server = emulate()
-    client = openai.OpenAI(base_url=server.url, api_key="any")
     job = write_job(tmp_path / "theirs.jsonl", 10)
-    with job.open("rb") as file:
-        uploaded = client.files.create(file=file, purpose="batch")
-    batch = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/responses", completion_window="24h")
+    with openai.OpenAI(base_url=server.url, api_key="any") as client:
+        with job.open("rb") as file:
+            uploaded = client.files.create(file=file, purpose="batch")
+        batch = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/responses", completion_window="24h")
     process = ratecard("batch", "adopt", batch.id, "-o", "out.jsonl", "--base-url", server.url)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
