@@ -1,8 +1,8 @@
 """A report of what files come to, for a cost gate: jobs and prompt suites are counted, traces and ledgers are read.
 
 Nothing is sent, and nothing depends on anything but the files, the tables and the settings: the same input gives the
-same report. Quantiles are rounded to a millionth of a dollar, because the last digits of what floats add up to differ
-between machines.
+same report. Quantiles are rounded to a millionth of a dollar or less, for the last digits of what floats add up to
+differ between machines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -34,13 +35,13 @@ from .forecast.outlook import Setting, outlook
 from .forecast.trace import read_trace
 from .forecast.traced import workload_of
 from .forecast.workload import MODES, ONLINE, POLICIES, Reading, Workload, merged, read_workload
-from .job import opened
+from .job import STDIN, opened
 from .tiers import load_tiers
 
 if TYPE_CHECKING:
     from pricing.spend import Interval
 
-_ROUND_PICO = 1_000_000
+_MOST_DIGITS = 6  # of pico-dollars: a millionth of a dollar
 Tell = Callable[[str, int, "int | None"], object]
 
 
@@ -107,6 +108,9 @@ def collect(sources: Sequence[Source], root: Path, how: Collecting, *, progress:
     Raises  ConfigError when a file cannot be used; TableError when an overlay is wrong
     """
     files = list(_found(sources, root))
+    for name, _ in files:
+        if name != STDIN and (root / name).exists() and not (root / name).is_file():
+            raise ConfigError(f"{name}: is no file: what is read by a gate is read more than once")
     kinds = [kind_of(str(root / name)) for name, _ in files]
     if REPORT in kinds:
         if len(files) > 1:
@@ -126,8 +130,12 @@ def collect(sources: Sequence[Source], root: Path, how: Collecting, *, progress:
         work, bad = _work(path, kind, source, reading, how, progress)
         works.append((kind, work))
         groups.append(_group(name, kind, work, bad, how, prices))
-    names = [group.name for group in groups]
-    return Report(_header(how, prices), tuple(groups), _total(groups, works, how)) if names else _nothing(sources)
+    for name, count in Counter(group.name for group in groups).items():
+        if count > 1 or name == TOTAL:
+            raise ConfigError(
+                f"{name!r} would be the name of two groups: rename the file, or split the ledger otherwise"
+            )
+    return Report(_header(how, prices), tuple(groups), _total(groups, works, how)) if groups else _nothing(sources)
 
 
 def _nothing(sources: Sequence[Source]) -> Report:
@@ -183,17 +191,26 @@ def _group(name: str, kind: str, work: Workload, bad: int, how: Collecting, pric
     cost = None if spent.cost is None else _range(spent.cost, sum(cell.pico for cell in cells))
     duration, why = _duration([(kind, work)], how)
     output = Range(*spent.output)
+    if not spent.unpriced:
+        output = output._replace(
+            expected=sum(cell.parts["output"].quantity for cell in cells if "output" in cell.parts)
+        )
     input_ = exact_sum(work.input)
     return Group(name, kind, len(work), dict(spent.unpriced), bad, input_, output, cost, duration, why, cells)
 
 
 def _range(cost: Interval, expected: int) -> Range:
     """An interval with exact ends, and quantiles that are the same on every machine."""
-    p5, p50, p95 = (
-        min(cost.worst, (pico + _ROUND_PICO // 2) // _ROUND_PICO * _ROUND_PICO)
-        for pico in (cost.p5, cost.p50, cost.p95)
-    )
+    if cost.p5 == cost.p95:  # it is known
+        return Range(expected, cost.p5, cost.p50, cost.p95, cost.worst)
+    p5, p50, p95 = (min(cost.worst, _rounded(pico)) for pico in (cost.p5, cost.p50, cost.p95))
     return Range(expected, p5, p50, p95, cost.worst)
+
+
+def _rounded(pico: int) -> int:
+    """Round to a millionth of a dollar, or to seven digits where that is less."""
+    unit: int = 10 ** max(0, min(_MOST_DIGITS, len(str(pico)) - 7))
+    return (pico + unit // 2) // unit * unit
 
 
 def _added(ranges: Iterable[Range]) -> Range | None:
@@ -246,9 +263,12 @@ def _cell(np: Any, work: Workload, how: Collecting, key: tuple[str, str, bool], 
     rest = fixed - sum(part.pico for part in parts.values())
     fresh = exact_sum(work.input) - cached
     parts |= {"input": Part(fresh, rest)} if fresh or not rest else {"calls": Part(count, rest)}
-    # Expected output is a sum over requests, so it adds up whatever the parts are.
-    written = max(0, once.cost.mean - fixed)
-    if written or once.output.mean:
+    # Expected output in whole tokens: then what it costs is their price exactly, and no rounding looks like a price.
+    written, pico = max(0, once.cost.mean - fixed), int(money.rate.max())
+    if pico and int(money.rate.min()) == pico:
+        tokens = -(-written // pico)
+        parts["output"] = Part(tokens, tokens * pico)
+    elif written or once.output.mean:
         parts["output"] = Part(max(1, once.output.mean), written)
     return Cell(*key, count, {name: part for name, part in parts.items() if any(part)}, row.source.read)
 
@@ -291,6 +311,7 @@ def _total(groups: Sequence[Group], works: Sequence[tuple[str, Workload]], how: 
         output = _added([output, Range(*spent.output)]) or output
         if spent.cost is not None:
             cost = _added([_range(spent.cost, expected), *([cost._replace(expected=0)] if cost else [])])
+    output = output._replace(expected=sum(group.output.expected for group in groups))
     duration, why = _duration(works, how) if len(works) == len(groups) else (None, "what is booked is of the past")
     return Group(
         TOTAL, groups[0].kind if len({group.kind for group in groups}) == 1 else JOB,

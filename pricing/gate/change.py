@@ -2,7 +2,8 @@
 
 For each group, with requests n, cost c and the cells of both reports; old is 0, new is 1:
 
-    volume  c₀ · (n₁ − n₀) / n₀: as many more requests as there are, each as it was on average
+    volume  c₀ · (n₁ − n₀) / n₀: as many more requests as there are, each as it was on average. Where cells came and
+            none went, their whole cost is volume, and n₁ counts the others; where some went and none came, likewise
     price   of a cell that both have: what its new tokens cost now, less what they would have cost at the old price
     tokens  of such a cell: new tokens a request less old ones (caching and tool calls are tokens here), at the old
             price. Of a model or tier that only the new report has: its tokens a request less those of the requests that
@@ -64,7 +65,7 @@ class Change(NamedTuple):
 
     groups       those whose cost changed most first, then by name
     total        Difference of the whole; its effects are the sums of the groups'
-    new_prices   whether the price tables differ
+    new_prices   whether the price tables differ, or something costs otherwise
     """
 
     groups: tuple[Difference, ...]
@@ -82,7 +83,8 @@ def change_of(before: Report, after: Report) -> Change:
     )
     mark = "~" if any(one.mark != "=" for one in groups) else "="
     total = Difference(after.total.name, mark, before.total, after.total, whole, ())
-    return Change(tuple(groups), total, before.header.prices != after.header.prices)
+    moved = any(one.effects.price for one in groups)  # also by another day
+    return Change(tuple(groups), total, moved or before.header.prices != after.header.prices)
 
 
 def _difference(name: str, before: Group | None, after: Group | None) -> Difference:
@@ -100,7 +102,18 @@ def effects_of(before: Sequence[Cell], after: Sequence[Cell]) -> Effects:
     count_0, count_1 = sum(cell.requests for cell in before), sum(cell.requests for cell in after)
     if not count_0 or not count_1:
         return Effects(0, 0, cost_1 - cost_0, 0)
-    volume = Fraction(cost_0 * (count_1 - count_0), count_0)
+    gone, came = [old[key] for key in old.keys() - new.keys()], [new[key] for key in new.keys() - old.keys()]
+    volume = Fraction(0)
+    if gone and not came:
+        left, count_0 = sum(cell.pico for cell in gone), count_0 - sum(cell.requests for cell in gone)
+        volume, cost_there = Fraction(-left), cost_0 - left
+    elif came and not gone:
+        volume, cost_there = Fraction(sum(cell.pico for cell in came)), cost_0
+        count_1 -= sum(cell.requests for cell in came)
+    else:
+        cost_there = cost_0
+    if count_0:
+        volume += Fraction(cost_there * (count_1 - count_0), count_0)
     price = tokens = Fraction(0)
     for key in old.keys() & new.keys():
         scale = Fraction(new[key].requests, old[key].requests)
@@ -111,14 +124,13 @@ def effects_of(before: Sequence[Cell], after: Sequence[Cell]) -> Effects:
                 tokens += rate * (now.quantity - was.quantity * scale)
             else:  # a kind of token that one of them has not has no second price
                 tokens += now.pico - was.pico * scale
-    gone = [old[key] for key in old.keys() - new.keys()]
-    left = sum(cell.requests for cell in gone)
-    for key in new.keys() - old.keys() if gone else ():
-        for name, now in new[key].parts.items():
-            used = sum(cell.parts.get(name, _NOTHING).quantity for cell in gone)
+    went = sum(cell.requests for cell in gone)
+    for cell in came if gone else ():
+        for name, now in cell.parts.items():
+            used = sum(one.parts.get(name, _NOTHING).quantity for one in gone)
             if used and now.quantity:
                 rate = Fraction(now.pico, now.quantity)
-                tokens += rate * (now.quantity - Fraction(used * new[key].requests, left))
+                tokens += rate * (now.quantity - Fraction(used * cell.requests, went))
     rest = cost_1 - cost_0 - volume - price - tokens
     return Effects(*_rounded([price, tokens, volume, rest]))
 
@@ -151,6 +163,9 @@ def _facts(before: Group, after: Group) -> Iterator[str]:
         yield f"no longer {_names(gone, ())}"
     if before.requests != after.requests:
         yield f"requests {before.requests:,} → {after.requests:,}"
+    for key in sorted(old.keys() & new.keys()) if len(old.keys() | new.keys()) > 1 else ():
+        if old[key].requests != new[key].requests:
+            yield f"{_name(key, tier=True)} {old[key].requests:,} → {new[key].requests:,} requests"
     if before.requests and after.requests:
         was, now = _each(before.input, before.requests), _each(after.input, after.requests)
         if was != now:

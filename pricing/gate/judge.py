@@ -13,13 +13,14 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from .change import Change, change_of
-from .metrics import METRICS, percent, shown, shown_change
-from .report import TOTAL, Group, Report
+from .metrics import ALIASES, METRICS, Metric, percent, shown, shown_change
+from .report import TOTAL, Group, Header, Report
 from .rules import FAIL, IGNORE, WARN, Config, Override, Rule, matches
 
 PASS, OVERRIDDEN = "pass", "overridden"
-UNPRICED, STALE = "unpriced", "prices"
-"""Names of what is checked unasked: requests without a price, and the age of prices."""
+UNPRICED, STALE, SETTINGS = "unpriced", "prices", "baseline"
+"""Names of what is checked unasked: requests without a price, the age of prices, and what is compared."""
+_NO_METRIC = Metric("none", "count", lambda _: None)
 
 
 class Check(NamedTuple):
@@ -80,15 +81,15 @@ class Verdict(NamedTuple):
 _ORDER = {FAIL: 0, WARN: 1, OVERRIDDEN: 2, PASS: 3}
 
 
-def judge(report: Report, baseline: Report | None, config: Config) -> Verdict:
+def judge(report: Report, baseline: Report | None, config: Config, today: date | None = None) -> Verdict:
     """Judge a report.
 
-    Overrides hold until their last day, by the day of the report.
+    today  by which overrides end and prices age; the day of the report unless told
     """
-    checks = [*_unasked(report, config)]
+    day = today or date.fromisoformat(report.header.at)
+    checks = [*_unasked(report, baseline, config, day)]
     for rule in config.rules:
         checks += _applied(rule, report, baseline, config)
-    day = date.fromisoformat(report.header.at)
     judged = [_overridden(check, config.overrides, day) for check in checks]
     used = {check.override for check in judged if check.override is not None}
     states = tuple(
@@ -106,15 +107,15 @@ def _overridden(check: Check, overrides: Iterable[Override], day: date) -> Check
     if check.status == PASS:
         return check
     for one in overrides:
-        named = one.rule in (check.rule.name, check.rule.metric.name)
+        named = ALIASES.get(one.rule, one.rule) in (check.rule.name, check.rule.metric.name)
         if named and one.until >= day and (not one.select or matches(check.subject, one.select)):
             why = f"{check.why}; allowed until {one.until}: {one.reason}"
             return check._replace(status=OVERRIDDEN, why=why, override=one)
     return check
 
 
-def _unasked(report: Report, config: Config) -> Iterator[Check]:
-    """Check what every gate looks at: requests without a price, and old prices."""
+def _unasked(report: Report, baseline: Report | None, config: Config, day: date) -> Iterator[Check]:
+    """Check what every gate looks at: requests without a price, old prices, and what is not to be compared."""
     total = report.total
     if total.without_price:
         reasons = [f"{count:,} × {reason}" for reason, count in sorted(total.unpriced.items())]
@@ -124,7 +125,10 @@ def _unasked(report: Report, config: Config) -> Iterator[Check]:
         rule = Rule(UNPRICED, METRICS["unpriced"], 0, level=config.unpriced)
         why = f"without a price, and in no sum: {'; '.join(reasons)}"
         yield Check(rule, TOTAL, total.without_price, None, level, why)
-    day = date.fromisoformat(report.header.at)
+    other = "" if baseline is None else _other_settings(baseline.header, report.header)
+    if other:
+        rule = Rule(SETTINGS, _NO_METRIC, level=WARN)
+        yield Check(rule, TOTAL, None, None, WARN, f"the baseline was made with other settings: {other}")
     old = [
         (age, cell)
         for cell in total.cells
@@ -133,11 +137,21 @@ def _unasked(report: Report, config: Config) -> Iterator[Check]:
     if old and config.stale != IGNORE:
         age, cell = max(old, key=lambda one: one[0])
         models = ", ".join(sorted({cell.model for _, cell in old}))
-        rule = Rule(STALE, METRICS["cost.expected"], level=config.stale)
+        rule = Rule(STALE, _NO_METRIC, level=config.stale)
         why = (
             f"prices of {models} were read {age} days ago ({cell.read}), more than {config.stale_days}: update ratecard"
         )
         yield Check(rule, TOTAL, None, None, config.stale, why)
+
+
+_COMPARED = ("mode", "policy", "region")
+
+
+def _other_settings(before: Header, after: Header) -> str:
+    """In what two reports differ that should not be compared: "mode online, now batch"."""
+    pairs = [("tier", before.account, after.account)]
+    pairs += [(name, before.settings.get(name, ""), after.settings.get(name, "")) for name in _COMPARED]
+    return ", ".join(f"{name} {was or 'none'}, now {now or 'none'}" for name, was, now in pairs if was != now)
 
 
 def _last_day(read: str) -> date:
@@ -159,7 +173,7 @@ def _applied(rule: Rule, report: Report, baseline: Report | None, config: Config
     names = [name for name in sorted({*new, *old}) if rule.is_for(name)]
     if not names:
         why = f"no group's name matches: there are {', '.join(sorted(new)[:5]) or 'none'}"
-        return [Check(rule, TOTAL, None, None, WARN, why)]
+        return [Check(rule, TOTAL, None, None, rule.level, why)]  # it would guard nothing
     return [
         _check(rule, new.get(name) or _empty(old[name]), old.get(name), config, told)
         for name in names
@@ -210,6 +224,10 @@ def _check(rule: Rule, group: Group, before: Group | None, config: Config, unkno
             else:
                 broken.append((min(config.missing, rule.level, key=(WARN, FAIL).index), told))
         else:
+            gaps = 0 if before is None or not rule.metric.priced else before.without_price
+            if gaps and config.unpriced != IGNORE:
+                status = rule.level if config.unpriced == FAIL else WARN
+                broken.append((status, f"{gaps:,} requests of the baseline have no price"))
             broken += _changed(rule, value, was)
             notes[0] += f" ({shown(was, unit)} before)" if was != value else " as before"
     return _done(rule, group, value, was, broken, notes)

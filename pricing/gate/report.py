@@ -268,7 +268,24 @@ class _Reader:
                 self._fail("groups", f"{group.name!r} is no name for a group, or two have it")
             names.add(group.name)
         total = self._group(root.get("total"), TOTAL, whole=True)._replace(cells=cells_of(groups))
+        self._add_up(total, groups)
         return Report(Header(version_, at, prices, tiers, account, settings), groups, total)
+
+    def _add_up(self, total: Group, groups: Sequence[Group]) -> None:
+        """The whole is what its groups are together: else somebody has edited it."""
+        unpriced: dict[str, int] = {}
+        for group in groups:
+            for reason, count in group.unpriced.items():
+                unpriced[reason] = unpriced.get(reason, 0) + count
+        for key, whole, parts in (
+            ("requests", total.requests, sum(group.requests for group in groups)),
+            ("bad", total.bad, sum(group.bad for group in groups)),
+            ("unpriced", dict(total.unpriced), unpriced),
+            ("tokens.input", total.input, sum(group.input for group in groups)),
+            ("cost.expected", total.expected, sum(group.expected for group in groups)),
+        ):
+            if whole != parts:
+                self._fail(f"{TOTAL}.{key}", "is not what the groups add up to: was the file edited by hand?")
 
     def _group(self, value: Any, key: str, *, whole: bool = False) -> Group:
         document = self._object(value, key)
@@ -285,7 +302,10 @@ class _Reader:
             {reason: self._number(count, f"{key}.unpriced.{reason}") for reason, count in unpriced.items()},
             self._number(document.get("bad"), f"{key}.bad"),
             self._number(tokens.get("input"), f"{key}.tokens.input"),
-            Range(*(self._number(output.get(name), f"{key}.tokens.output.{name}") for name in Range._fields)),
+            self._ordered(
+                Range(*(self._number(output.get(name), f"{key}.tokens.output.{name}") for name in Range._fields)),
+                f"{key}.tokens.output",
+            ),
             None if cost is None else self._range(cost, f"{key}.cost"),
             None if span is None else self._span(span, f"{key}.duration"),
             self._text(document.get("why_unknown"), f"{key}.why_unknown"),
@@ -322,7 +342,12 @@ class _Reader:
 
     def _range(self, value: Any, key: str) -> Range:
         document = self._object(value, key)
-        return Range(*(self._pico(document.get(name), f"{key}.{name}") for name in Range._fields))
+        return self._ordered(Range(*(self._pico(document.get(name), f"{key}.{name}") for name in Range._fields)), key)
+
+    def _ordered(self, found: Range, key: str) -> Range:
+        if not found.p5 <= found.p50 <= found.p95 <= found.worst:
+            self._fail(key, "p5, p50, p95 and worst do not rise: was the file edited by hand?")
+        return found
 
     def _span(self, value: Any, key: str) -> Span:
         document = self._object(value, key)

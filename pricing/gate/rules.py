@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 
 from .._yaml import Node, read_table
 from ..errors import ConfigError, TableError
-from .metrics import METRICS, Metric, metric_of, read_amount, read_change, shown
+from .metrics import ALIASES, METRICS, Metric, metric_of, read_amount, read_change, shown
 
 T = TypeVar("T")
 
@@ -165,7 +165,9 @@ def load_gate(path: str | PathLike[str]) -> Config:
 
 
 def _items(gate: Mapping[str, Node], key: str) -> list[Node]:
-    return gate[key].items() if key in gate else []
+    if key not in gate:
+        return []
+    return [gate[key]] if key == "sources" and gate[key].is_scalar else gate[key].items()
 
 
 def _checked(config: Config, gate: Mapping[str, Node]) -> Config:
@@ -174,11 +176,11 @@ def _checked(config: Config, gate: Mapping[str, Node]) -> Config:
     for rule, node in zip(config.rules, (one for one in _items(gate, "rules") if not _is_off(one)), strict=True):
         if (first := seen.setdefault(rule.name, rule.line)) != rule.line:
             node.fail(f"the rule of line {first} has the same name, {rule.name!r}: give one of them another `name`")
-    names = {*seen, *(rule.metric.name for rule in config.rules), *METRICS, "unpriced", "prices"}
+    names = {*seen, *METRICS, *ALIASES, "unpriced", "prices", "baseline"}
     for override, node in zip(config.overrides, _items(gate, "overrides"), strict=True):
         if override.rule not in names:
             node.mapping(("rule",), ("select", "reason", "until"))["rule"].fail(
-                f"no rule is named {override.rule!r}; there are {', '.join(sorted(seen)) or 'none'}"
+                f"no rule is named {override.rule!r}, and no metric; there are {', '.join(sorted(seen)) or 'none'}"
             )
     return config
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import RatecardError
-from .journal import DONE, FAILED, OPEN, Ended
+from .journal import DONE, FAILED, FREE, OPEN, Ended
 
-NO_RESULT = "no_result"
+NO_RESULT, GONE, CANCELLED = "no_result", "results_gone", "batch_cancelled"
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses of a line that another try may mend."""
-_AGAIN_CODES = frozenset({"batch_expired", "batch_cancelled", "server_error", NO_RESULT, None})
+_AGAIN_CODES = frozenset({"batch_expired", "server_error", NO_RESULT, None})
 
 
 def answers(file_id: str, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -37,6 +37,8 @@ def judged(place: int, line: Mapping[str, Any], tried: int, most: int) -> Ended:
     if type(status) is int and 200 <= status < 300:
         return Ended(place, DONE)
     code = error.get("code") if isinstance(error, Mapping) else None
+    if status is None and code == CANCELLED:  # nobody has tried it
+        return Ended(place, FREE)
     again = status in _AGAIN if status is not None else code in _AGAIN_CODES
     if again and tried + 1 < most:
         return Ended(place, OPEN)

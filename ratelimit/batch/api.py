@@ -37,6 +37,7 @@ class Remote(NamedTuple):
     """A batch as the server has it.
 
     model   where the server tells it
+    requests, completed, failed   its lines, and of these those that have ended
     code    of its first error, and message; lines: of the input, that errors name
     """
 
@@ -50,6 +51,8 @@ class Remote(NamedTuple):
     metadata: Mapping[str, str]
     model: str
     requests: int
+    completed: int = 0
+    failed: int = 0
     code: str = ""
     message: str = ""
     lines: Mapping[int, str] = {}
@@ -87,7 +90,7 @@ class OpenAIApi:
     """
 
     def __init__(self, client: OpenAI) -> None:
-        self._client = client.with_options(max_retries=6)
+        self._client = client.with_options(max_retries=3, timeout=120)
         self._once = client.with_options(max_retries=0)
 
     def upload(self, name: str, content: Iterable[bytes]) -> str:
@@ -139,12 +142,15 @@ class OpenAIApi:
     def content(self, file_id: str) -> Iterator[bytes]:
         try:
             with _told(), self._client.files.with_streaming_response.content(file_id) as response:
-                rest = b""
+                open_: list[bytes] = []  # of a line that has not come to its end
                 for part in response.iter_bytes(1 << 16):
-                    *lines, rest = (rest + part).split(b"\n")
-                    yield from lines
-                if rest:
-                    yield rest
+                    first, *lines = part.split(b"\n")
+                    open_.append(first)
+                    for line in lines:
+                        yield b"".join(open_)
+                        open_ = [line]
+                if any(open_):
+                    yield b"".join(open_)
         except RatecardError:
             raise
         except Exception as error:  # of the HTTP library below, whichever it is: the stream broke off
@@ -152,20 +158,26 @@ class OpenAIApi:
 
 
 def remote_of(batch: Any) -> Remote:
-    """A batch as the client gives it."""
+    """A batch as the client gives it. Raises Unknown for what is none, such as a page of a proxy."""
+    if not isinstance(getattr(batch, "id", None), str) or not isinstance(getattr(batch, "status", None), str):
+        raise Unknown("the server's answer is no batch")
     errors = [] if batch.errors is None else list(batch.errors.data or [])
     first = errors[0] if errors else None
+    counts = batch.request_counts
+    total, completed, failed = (0, 0, 0) if counts is None else (counts.total, counts.completed, counts.failed)
     return Remote(
         batch.id,
         batch.status,
         batch.endpoint or "",
         batch.created_at or 0,
         batch.input_file_id or "",
-        batch.output_file_id,
-        batch.error_file_id,
+        batch.output_file_id or None,  # "" has been seen where there is none
+        batch.error_file_id or None,
         dict(batch.metadata or {}),
         getattr(batch, "model", None) or "",
-        0 if batch.request_counts is None else batch.request_counts.total,
+        total,
+        completed,
+        failed,
         "" if first is None else first.code or "",
         "" if first is None else first.message or "",
         {one.line: one.message or "" for one in errors if one.line is not None},

@@ -25,14 +25,15 @@ from .read import Columns, Lane
 
 VERSION = 1
 PLANNED, UPLOADED, SUBMITTED, ENDED, COLLECTED = "planned", "uploaded", "submitted", "ended", "collected"
-OPEN, DONE, FAILED = 0, 1, 2
+OPEN, DONE, FAILED, FREE = 0, 1, 2, 3
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE batches (no INTEGER PRIMARY KEY, model TEXT NOT NULL, endpoint TEXT NOT NULL, tokens INTEGER NOT NULL,
     size INTEGER NOT NULL, requests INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 1, state TEXT NOT NULL,
     file_id TEXT, batch_id TEXT, output_id TEXT, errors_id TEXT, status TEXT NOT NULL DEFAULT '',
-    why TEXT NOT NULL DEFAULT '', not_before_us INTEGER NOT NULL DEFAULT 0, submitted_us INTEGER, ended_us INTEGER)
+    why TEXT NOT NULL DEFAULT '', completed INTEGER NOT NULL DEFAULT 0,
+    not_before_us INTEGER NOT NULL DEFAULT 0, submitted_us INTEGER, ended_us INTEGER)
     STRICT;
 CREATE INDEX batches_by_state ON batches (state);
 CREATE TABLE lines (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -44,7 +45,7 @@ CREATE INDEX lines_to_place ON lines (lane) WHERE batch IS NULL AND state = 0;
 
 
 class Step(NamedTuple):
-    """A batch, and how far it is. Times are µs; why is in words."""
+    """A batch, and how far it is. Times are µs; why is in words; completed: lines that the server says are done."""
 
     no: int
     model: str
@@ -60,13 +61,14 @@ class Step(NamedTuple):
     errors_id: str | None
     status: str
     why: str
+    completed: int
     not_before_us: int
     submitted_us: int | None
     ended_us: int | None
 
 
 class Ended(NamedTuple):
-    """How a line ended: its place, DONE, FAILED, or OPEN for another try, and the answer of one that failed."""
+    """How a line ended: its place, DONE, FAILED, or open for another try (FREE: that counts none), and its answer."""
 
     place: int
     state: int
@@ -96,7 +98,10 @@ class Journal:
             raise ConfigError(f"{self.path}: there is no such run")
         self._lock: FileIO | None = None
         if not look:
-            self._lock = FileIO(f"{self.path}.lock", "a")
+            try:
+                self._lock = FileIO(f"{self.path}.lock", "a")
+            except OSError as error:
+                raise ConfigError(f"{self.path}: cannot be written: {error.strerror or error}") from error
             if not locked(self._lock):
                 self._lock.close()
                 raise ConfigError(f"{self.path}: another process is at this run: wait for it, or stop it")
@@ -168,10 +173,20 @@ class Journal:
 
     # Lines and batches
 
-    def begin(self, plan: Plan, job: str, digest: str, *, now_us: int, **facts: str) -> None:
+    def begin(
+        self,
+        plan: Plan,
+        job: str,
+        digest: str,
+        *,
+        now_us: int,
+        elsewhere: Sequence[tuple[str, str, int]] = (),
+        **facts: str,
+    ) -> None:
         """Write a plan down.
 
-        digest  of the job file; facts: what else is to be noted of the run
+        digest     of the job file; facts: what else is to be noted of the run
+        elsewhere  the plan's batches were submitted by others: (batch id, file id, µs) of each
 
         Raises  ConfigError when there is one already
         """
@@ -192,6 +207,11 @@ class Journal:
             )  # fmt: skip
             for lane in plan.lanes:
                 self._place(lane)
+            for no, (batch_id, file_id, at_us) in enumerate(elsewhere, 1):
+                self._db.execute(
+                    "UPDATE batches SET state = ?, batch_id = ?, file_id = ?, submitted_us = ? WHERE no = ?",
+                    (SUBMITTED, batch_id, file_id, at_us, no),
+                )
 
     def place(self, lanes: Iterable[LanePlan]) -> None:
         """Put lines that stand in no batch into new ones."""
@@ -214,13 +234,18 @@ class Journal:
         self._db.executemany("UPDATE lines SET batch = ? WHERE place = ?", ((no, place) for place in batch.places))
         return no
 
-    def adopted(self, no: int, batch_id: str, file_id: str, now_us: int) -> None:
-        """Note that a planned batch was submitted elsewhere."""
+    def submitted(self, no: int, batch_id: str, now_us: int) -> None:
+        """Note that a batch was submitted."""
         with self._whole():
             self._db.execute(
-                "UPDATE batches SET state = ?, batch_id = ?, file_id = ?, submitted_us = ? WHERE no = ?",
-                (SUBMITTED, batch_id, file_id, now_us, no),
+                "UPDATE batches SET state = ?, batch_id = ?, submitted_us = ? WHERE no = ?",
+                (SUBMITTED, batch_id, now_us, no),
             )
+            self._facts(submissions=str(self.submissions() + 1))
+
+    def submissions(self) -> int:
+        """How many batches were created for the run."""
+        return int(self.fact("submissions") or 0)
 
     def batches(self, *states: str) -> list[Step]:
         """Batches in these states (all without any), in their order."""
@@ -246,28 +271,44 @@ class Journal:
         with self._whole():
             self._db.execute(f"UPDATE batches SET {names} WHERE no = ?", (*changes.values(), no))
 
-    def lines_of(self, no: int) -> list[tuple[int, int, int, int]]:
-        """The open lines of a batch: (place, number, start, size) each."""
+    def lines_of(self, no: int, *, every: bool = False) -> list[tuple[int, int, int, int]]:
+        """The open lines of a batch, or all of them: (place, number, start, size) each."""
+        where = "" if every else f"AND state = {OPEN}"
         found = self._db.execute(
-            "SELECT place, number, start, size FROM lines WHERE batch = ? AND state = ? ORDER BY place", (no, OPEN)
+            f"SELECT place, number, start, size FROM lines WHERE batch = ? {where} ORDER BY place", (no,)
         )
         return found.fetchall()
+
+    def open_in(self, no: int) -> int:
+        """How many open lines a batch has."""
+        row = self._db.execute("SELECT count(*) FROM lines WHERE batch = ? AND state = ?", (no, OPEN)).fetchone()
+        return int(row[0])
+
+    def rehome(self) -> None:
+        """Take open lines out of batches that are over."""
+        with self._whole():
+            self._db.execute(
+                "UPDATE lines SET batch = NULL WHERE state = ? AND batch IN (SELECT no FROM batches WHERE state = ?)",
+                (OPEN, COLLECTED),
+            )
 
     def attempts(self, no: int) -> dict[int, int]:
         """How often each open line of a batch has been tried."""
         return dict(self._db.execute("SELECT place, attempts FROM lines WHERE batch = ? AND state = ?", (no, OPEN)))
 
     def collected(self, no: int, ended: Iterable[Ended], **changes: Any) -> None:
-        """Write down how the lines of a batch ended, and the batch itself: all of it or nothing."""
+        """Write down how the lines of a batch ended, and the batch itself; lines of which nothing is said go again."""
         names = ", ".join(f"{name} = ?" for name in ("state", *changes))
         with self._whole():
             self._end(ended)
+            self._db.execute("UPDATE lines SET batch = NULL WHERE batch = ? AND state = ?", (no, OPEN))
             self._db.execute(f"UPDATE batches SET {names} WHERE no = ?", (COLLECTED, *changes.values(), no))
 
     def _end(self, ended: Iterable[Ended]) -> None:
         for one in ended:
-            if one.state == OPEN:
-                self._db.execute("UPDATE lines SET batch = NULL, attempts = attempts + 1 WHERE place = ?", (one.place,))
+            if one.state in (OPEN, FREE):
+                tried = (int(one.state == OPEN), one.place)
+                self._db.execute("UPDATE lines SET batch = NULL, attempts = attempts + ? WHERE place = ?", tried)
             else:
                 self._db.execute(
                     "UPDATE lines SET state = ?, result = ? WHERE place = ?", (one.state, one.result, one.place)
@@ -318,6 +359,11 @@ class Journal:
         """The lines that have not ended: (place, number, start, size)."""
         rows = self._db.execute("SELECT place, number, start, size FROM lines WHERE state = ? ORDER BY place", (OPEN,))
         yield from rows.fetchall()
+
+    def forget_queues(self) -> None:
+        """Forget what the server has told of its queues."""
+        with self._whole():
+            self._db.execute("DELETE FROM facts WHERE name LIKE 'queue:%'")
 
     def finish(self, places: Iterable[int]) -> int:
         """Note that open lines were done by other ways than batches; → how many."""

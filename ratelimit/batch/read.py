@@ -12,6 +12,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import IO, NamedTuple
 
+from jiter import from_json
+
+from pricing._ledger_closing import told
 from pricing.cost import Unpriced
 from pricing.estimate import effort_of, estimate
 from pricing.learned import RECALLED, Learned
@@ -155,7 +158,7 @@ def _drop_repeated(found: Columns, ids: array[int], path: str) -> None:
             file.seek(found.start[place])
             line = parse_line(found.number[place], file.read(found.size[place]))
             if isinstance(line, Line):
-                earlier = first.setdefault(line.custom_id, line.number)
+                earlier = first.setdefault(told(line.custom_id), line.number)
                 if earlier != line.number:
                     why = f"custom_id {line.custom_id!r} was used on line {earlier} already"
                     gone[place] = BadLine(line.number, why, line.custom_id)
@@ -223,7 +226,7 @@ def _read(work: _Work, piece: Block) -> _Piece:
         row = (line.number, start, size, written, count.high, _inputs(line), lane, mean, worst)
         for column, number in zip(columns, row, strict=True):
             column.append(number)
-        ids.append(int.from_bytes(digest_of(line.custom_id)[:8], "little"))
+        ids.append(int.from_bytes(digest_of(told(line.custom_id))[:8], "little"))
     return _Piece(list(lanes), [one.tobytes() for one in columns], ids.tobytes(), reasons, bad, piece.size)
 
 
@@ -243,18 +246,17 @@ def _inputs(line: Line) -> int:
 
 
 def batch_line(line: Line, raw: bytes) -> bytes:
-    """A line as a batch's file has it: as it stands there, unless it is a bare body."""
-    if line.custom_id.startswith("line-") and b'"custom_id"' not in raw:
-        document = {"custom_id": line.custom_id, "method": "POST", "url": line.endpoint, "body": line.body}
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return raw.strip().removeprefix(b"\xef\xbb\xbf")
+    """A line as a batch's file has it: as it stands there, where it is one; else with the same content."""
+    if _is_batch_line(line, raw):
+        return raw.strip().removeprefix(b"\xef\xbb\xbf")
+    document = {"custom_id": line.custom_id, "method": "POST", "url": line.endpoint, "body": line.body}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def line_at(file: IO[bytes], columns: Columns, place: int) -> tuple[Line, bytes]:
-    """The line at a place, and its bytes as a batch's file has them. Raises ConfigError when it is no line any more."""
-    file.seek(columns.start[place])
-    raw = file.read(columns.size[place])
-    line = parse_line(columns.number[place], raw)
-    if isinstance(line, BadLine):
-        raise ConfigError(f"line {line.number} is not what it was when the job was read: {line.reason}")
-    return line, batch_line(line, raw)
+def _is_batch_line(line: Line, raw: bytes) -> bool:
+    try:
+        document = from_json(raw.strip().removeprefix(b"\xef\xbb\xbf"))
+    except ValueError:
+        return False
+    there = (document.get("method"), document.get("url"), document.get("custom_id"))
+    return there == ("POST", line.endpoint, line.custom_id)

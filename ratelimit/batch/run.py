@@ -9,7 +9,7 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,9 @@ from ..errors import ConfigError
 from ..job import BadLine, Line, parse_line
 from ..limit import canonical
 from ..results import Results
-from .api import Api, Refusal, Remote
-from .driver import ENDS, JOB_TAG, Driver, Outcome, Time
+from .api import ACTIVE, Api, Refusal, Remote
+from .books import JOB_TAG, Books
+from .driver import ENDS, RUN, Driver, Outcome, Time
 from .journal import SUBMITTED, Journal, Step, digest_of_file
 from .plan import Batch, LanePlan, Plan, plan_of, queue_of
 from .read import Columns, Options, read_columns
@@ -78,6 +79,10 @@ def begin(
             raise ConfigError(
                 f"{job}: has changed since the run began: its results would not belong together; name another output"
             )
+        journal.note(job=os.path.abspath(job))  # it may have been moved
+        if settings.queue is not None and journal.fact("queue") != str(settings.queue):
+            journal.forget_queues()  # somebody knows better
+            journal.note(queue=str(settings.queue))
         return [BadLine(*one) for one in json.loads(journal.fact("bad") or "[]")]
     columns = columns_of(job, settings, progress=progress)
     if digest_of_file(job) != digest:
@@ -104,7 +109,7 @@ def drive(
     settings: Settings,
     *,
     time_: Time | None = None,
-    told: Callable[[Journal], object] | None = None,
+    told: Callable[[Journal, str], object] | None = None,
     until_us: int | None = None,
 ) -> Outcome:
     """Take a run that has begun to its end.
@@ -115,20 +120,29 @@ def drive(
     """
     table = load_prices(overlay=settings.prices)
     models = {canonical(lane.model) for lane in journal.lanes}
+    if results.done:
+        finish(journal, results.done)  # by an earlier process, that did not come to write it down
+    done = journal.counts().done
+    if done > len(results.done):
+        raise ConfigError(
+            f"{results.path}: has {len(results.done):,} of the {done:,} results that were written into it: put it back"
+        )
+    books = Books(
+        journal, journal.fact("job") or "", ledger, budgets=job_budgets(journal, settings), prices=table,
+        region=settings.region,
+    )  # fmt: skip
+    counts = journal.batches()
+    mean = sum(one.tokens for one in counts) // max(1, sum(one.requests for one in counts))
     driver = Driver(
         api,
         journal,
-        journal.fact("job") or "",
+        books,
         results,
-        ledger,
         time=time_ or WALL,
         queues=lambda model: settings.queue if settings.queue is not None else queue_of(model, settings.tier),
-        others=lambda batch: others_tokens(api, batch, models),
+        others=lambda batch: others_tokens(api, batch, models, mean),
         attempts=settings.attempts,
-        budgets=job_budgets(journal, settings),
         poll_us=settings.poll_us,
-        prices=table,
-        region=settings.region,
         told=told,
         until_us=until_us,
     )
@@ -145,8 +159,11 @@ WALL = Time(lambda: time.time_ns() // 1000, lambda us: time.sleep(us / 1e6))
 """The time that everybody lives by."""
 
 
-def others_tokens(api: Api, batch: Remote, models: set[str]) -> int:
-    """Input tokens of an active batch that is not ours: its input, counted; else its bytes say."""
+def others_tokens(api: Api, batch: Remote, models: set[str], mean: int) -> int:
+    """Input tokens of an active batch that is not ours: its input, counted; else its bytes say, or its requests.
+
+    mean  tokens of a request of ours
+    """
     if batch.model and canonical(batch.model) not in models:
         return 0
     tokens = size = 0
@@ -159,7 +176,7 @@ def others_tokens(api: Api, batch: Remote, models: set[str]) -> int:
             elif not isinstance(line, Line):
                 tokens += len(raw) // BYTES_A_TOKEN
     except Refusal:
-        return max(tokens, size // BYTES_A_TOKEN)
+        return max(tokens, size // BYTES_A_TOKEN, batch.requests * mean)
     return tokens
 
 
@@ -183,14 +200,9 @@ def rest_of(journal: Journal, path: Path, service_tier: str | None = None) -> in
     return count
 
 
-def done_otherwise(journal: Journal, output: str | os.PathLike[str]) -> int:
-    """Note the open lines that have a good result in the output by now; → how many."""
-    job, places, done = journal.fact("job") or "", [], set[str]()
-    with open(output, "rb") as results:
-        for raw in results:
-            result = json.loads(raw)
-            if result.get("response") and 200 <= result["response"]["status_code"] < 300:
-                done.add(result["custom_id"])
+def finish(journal: Journal, done: Collection[str]) -> int:
+    """Note the open lines that have a good result, by their custom_ids; → how many."""
+    job, places = journal.fact("job") or "", []
     with open(job, "rb") as file:
         for place, number, start, size in journal.open_lines():
             file.seek(start)
@@ -200,38 +212,59 @@ def done_otherwise(journal: Journal, output: str | os.PathLike[str]) -> int:
     return journal.finish(places)
 
 
+def good_in(output: str | os.PathLike[str]) -> set[str]:
+    """The custom_ids that have a good result in an output."""
+    done = set[str]()
+    with open(output, "rb") as results:
+        for raw in results:
+            result = json.loads(raw)
+            if result.get("response") and 200 <= result["response"]["status_code"] < 300:
+                done.add(result["custom_id"])
+    return done
+
+
 def cancel(api: Api, journal: Journal) -> int:
     """Cancel the batches of a run that are in the air; what they have done is collected when it goes on. → how many."""
-    steps = journal.batches(SUBMITTED)
-    for step in steps:
-        api.cancel(str(step.batch_id))
-    return len(steps)
+    ours = {str(step.batch_id) for step in journal.batches(SUBMITTED)}
+    since_s = int(journal.fact("begun_us") or 0) // US_PER_S - 2 * 86_400
+    # Also one whose creation nobody heard of.
+    ours |= {one.id for one in api.list(since_s) if one.metadata.get(RUN) == journal.run and one.status in ACTIVE}
+    for batch_id in sorted(ours):
+        api.cancel(batch_id)
+    return len(ours)
 
 
-def adopt(api: Api, journal: Journal, job: Path, batch_ids: Sequence[str], settings: Settings) -> list[BadLine]:
+def adopt(api: Api, journal: Journal, job: Path, batch_ids: Sequence[str], settings: Settings) -> None:
     """Take over batches that were created elsewhere: their inputs become the job, and the run collects them.
 
     job  where their inputs are written
 
     Raises  ConfigError when there is such a run already, or the batches have lines of the same name
     """
+    if journal.fact("run") is not None:
+        raise ConfigError(f"{journal.path}: has a run already: name another output")
     remotes = [api.get(batch_id) for batch_id in dict.fromkeys(batch_ids)]
-    counts = []
-    with job.open("xb") as file:
-        for remote in remotes:
-            lines = [raw for raw in api.content(remote.input_id) if raw.strip()]
-            file.writelines(raw + b"\n" for raw in lines)
-            counts.append(len(lines))
-    columns = columns_of(str(job), settings)
-    if columns.bad:
-        first = columns.bad[0]
-        raise ConfigError(f"{job}:{first.number}: {first.reason}: such batches cannot be taken over together")
+    fresh, counts = job.with_name(job.name + ".adopting"), []
+    try:
+        with fresh.open("wb") as file:
+            for remote in remotes:
+                lines = [raw for raw in api.content(remote.input_id) if raw.strip()]
+                if not lines:
+                    raise ConfigError(f"batch {remote.id}: its input is empty")
+                file.writelines(raw + b"\n" for raw in lines)
+                counts.append(len(lines))
+        columns = columns_of(str(fresh), settings)
+        if columns.bad:
+            first = columns.bad[0]
+            raise ConfigError(f"{job}:{first.number}: {first.reason}: such batches cannot be taken over together")
+        fresh.replace(job)
+    finally:
+        fresh.unlink(missing_ok=True)
     plan = Plan(columns, tuple(_as_they_are(columns, counts)), 0, 0, {}, 0)
-    begun_us = min(one.created_s for one in remotes) * US_PER_S
-    journal.begin(plan, os.path.abspath(job), digest_of_file(job), now_us=begun_us, bad="[]")
-    for step, remote in zip(journal.batches(), remotes, strict=True):
-        journal.adopted(step.no, remote.id, remote.input_id, remote.created_s * US_PER_S)
-    return columns.bad
+    journal.begin(
+        plan, os.path.abspath(job), digest_of_file(job), now_us=min(one.created_s for one in remotes) * US_PER_S,
+        elsewhere=[(one.id, one.input_id, one.created_s * US_PER_S) for one in remotes], bad="[]", adopted="yes",
+    )  # fmt: skip
 
 
 def _as_they_are(columns: Columns, counts: Sequence[int]) -> Iterator[LanePlan]:
@@ -263,6 +296,7 @@ def standing(journal: Journal) -> Mapping[str, Any]:
         "batches": by_state,
         "enqueued_tokens": waiting,
         "in_the_air": [step.batch_id for step in steps if step.state == SUBMITTED],
+        "waiting_for": sorted({step.why for step in steps if step.state == "planned" and step.why}),
     }
 
 

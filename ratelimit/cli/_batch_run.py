@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,20 @@ from pricing.context import tags
 from pricing.export import needed
 from pricing.ledger import Ledger
 from pricing.money import Usd
+from pricing.prices import load_prices
 
 from ..batch.api import OpenAIApi
-from ..batch.driver import DEADLINE, JOB_TAG, Outcome, Stopped
+from ..batch.books import JOB_TAG
+from ..batch.driver import DEADLINE, Outcome, Stopped
 from ..batch.journal import SUBMITTED, Journal
 from ..batch.run import (
     Settings,
     adopt,
     begin,
     cancel,
-    done_otherwise,
     drive,
+    finish,
+    good_in,
     job_budgets,
     journal_of,
     ledger_of,
@@ -49,7 +53,7 @@ from .run import run_job
 
 CANCELLING_US = 10 * 60 * 1_000_000
 """What a batch may take to be cancelled. Source: OpenAI's batch guide, read 2026-07-15."""
-BUDGET, FAILED = 3, 1
+BUDGET, FAILED, INTERRUPTED = 3, 1, 130
 
 base_url_option = click.option(
     "--base-url", type=Readable("url", read_base_url), help="Another server, such as `ratecard emulate`."
@@ -104,45 +108,64 @@ def running(
         check_files(file, output, book)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    begun_us = time.time_ns() // 1000
-    with plain(file), _api(base_url) as api, Journal(journal_of(output), create=True) as journal:
-        with watched() as tell:
-            told = None if tell is None else lambda done: tell("reading", done, None)
-            bad = begin(journal, file, settings, progress=told)
-        if retry_failed and (again := journal.retry_failed()):
-            echo(f"{counted(again, 'line')} that failed will be tried again", err=True)
-        until_us = None
-        if deadline is not None:
-            until_us = _until(journal, file, settings, begun_us + deadline)
-        results = Results(output, resume=journal.fact("begun") is not None)
-        journal.note(begun="yes")
-        try:
-            with Ledger(book) as books:
-                outcome = drive(
-                    api, journal, results, books, settings, told=_Teller(as_json), until_us=until_us
-                )  # fmt: skip
-                if outcome.stopped is not None and outcome.stopped.by == DEADLINE:
-                    outcome = _overflow(journal, results, books, settings, output, overflow, base_url, outcome)
-                spent = books.totals().posted
-        except KeyboardInterrupt:
-            echo(
-                "stopped: batches that were submitted go on at the server; the same command goes on with the run",
-                err=True,
+    try:
+        with plain(file), _api(base_url) as api, _journal(output, create=True) as journal:
+            code = _run(api, journal, file, output, book, settings, deadline, overflow, base_url, retry_failed, as_json)
+    except KeyboardInterrupt:
+        echo(
+            "stopped: batches that were submitted go on at the server; the same command goes on with the run", err=True
+        )
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run(
+    api: OpenAIApi, journal: Journal, file: str, output: str, book: str, settings: Settings, deadline: int | None,
+    overflow: str, base_url: str | None, retry_failed: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Take a run to its end; → exit code."""
+    with watched() as tell:
+        told = None if tell is None else lambda done: tell("reading", done, None)
+        bad = begin(journal, file, settings, progress=told)
+    if (noted := journal.fact("ledger")) not in (None, os.path.abspath(book)):
+        raise ConfigError(f"--ledger {book}: this run is booked in {noted}: go on with that")
+    journal.note(ledger=os.path.abspath(book))
+    if retry_failed and (again := journal.retry_failed()):
+        echo(f"{counted(again, 'line')} that failed will be tried again", err=True)
+    until_us = None if deadline is None else _until(journal, file, settings, deadline)
+    results = Results(output, resume=journal.fact("begun") is not None)
+    journal.note(begun="yes")
+    try:
+        with Ledger(book) as books:
+            outcome = drive(api, journal, results, books, settings, told=_Teller(as_json), until_us=until_us)
+            if outcome.stopped is not None and outcome.stopped.by == DEADLINE:
+                outcome = _overflow(journal, results, books, settings, output, overflow, base_url, outcome)
+            spent = (
+                totals[journal.run].posted if journal.run in (totals := books.totals(f"tag:{JOB_TAG}")) else Usd.ZERO
             )
-            sys.exit(130)
-        finally:
-            results.close()
-        document = {
-            **standing(journal), "batches_submitted": outcome.batches, "failures": dict(outcome.failures),
-            "stopped": None if outcome.stopped is None else outcome.stopped.why, "cost": str(spent),
-            "bad_lines": [{"line": one.number, "reason": one.reason} for one in bad],
-        }  # fmt: skip
+    finally:
+        results.close()
     if as_json:
-        print_json(document)
+        print_json(
+            {**standing(journal), "batches_submitted": outcome.batches, "failures": dict(outcome.failures),
+             "stopped": None if outcome.stopped is None else outcome.stopped.why, "cost": str(spent),
+             "bad_lines": [{"line": one.number, "reason": one.reason} for one in bad]}
+        )  # fmt: skip
     else:
         _print(outcome, output, book, spent)
     print_bad_lines(bad, len(bad))
-    sys.exit(_exit_code(outcome, bool(bad)))
+    return _exit_code(outcome, bool(bad))
+
+
+@contextmanager
+def _journal(output: str, *, create: bool = False, look: bool = False) -> Iterator[Journal]:
+    """The journal of a run; what is wrong with its file is said in words."""
+    path = journal_of(output)
+    try:
+        with Journal(path, create=create, look=look) as journal:
+            yield journal
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path}: cannot be used: {error}") from error
 
 
 @contextmanager
@@ -170,8 +193,9 @@ def _api(base_url: str | None) -> Iterator[OpenAIApi]:
         yield OpenAIApi(client)
 
 
-def _until(journal: Journal, file: str, settings: Settings, deadline_us: int) -> int:
-    """When batches have to be given up, so that the rest is done online in time."""
+def _until(journal: Journal, file: str, settings: Settings, within_us: int) -> int:
+    """When batches have to be given up, so that the rest is done online in time; counted from the run's beginning."""
+    deadline_us = int(journal.fact("begun_us") or 0) + within_us
     from ..forecast.job import paces_of
     from ..forecast.lanes import Account
     from ..forecast.outlook import Setting, outlook
@@ -202,7 +226,9 @@ def _overflow(
 ) -> Outcome:  # fmt: skip
     """Send what batches have not done, at the speed of the tier."""
     rest = Path(f"{output}.rest.jsonl")
-    number = rest_of(journal, rest, "flex" if how == "flex" else None)
+    number, name = rest_of(journal, rest, "flex" if how == "flex" else None), f"{journal.run}/{how}"
+    for entry in list(ledger.entries(state="pending", run=name)):  # of a process that died here
+        ledger.expire(entry.id, "the run that sent this call ended before its answer; counted at its estimate")
     echo(f"{counted(number, 'request')} go {how}", err=True)
     with tags(**{JOB_TAG: journal.run}):
         report = asyncio.run(
@@ -211,18 +237,18 @@ def _overflow(
                 results,
                 limiter=Limiter(settings.tier, at=settings.at),
                 ledger=ledger,
-                run=f"{journal.run}/{how}",
+                run=name,
                 base_url=base_url,
                 budgets=job_budgets(journal, settings),
                 attempts=settings.attempts,
                 at=settings.at,
-                prices=None,
+                prices=load_prices(overlay=settings.prices),
                 region=settings.region,
                 total=number,
             )
         )
     document = report.as_dict()
-    done = done_otherwise(journal, output)
+    done = finish(journal, good_in(output))
     left = outcome.counts.open - done
     counts = outcome.counts._replace(open=left, done=outcome.counts.done + done)
     why = document.get("stopped")
@@ -235,11 +261,17 @@ class _Teller:
     """Says how a run goes: a line on stderr whenever something has changed."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, ""
+        self._quiet, self._last, self._trouble = quiet, "", ""
 
-    def __call__(self, journal: Journal) -> None:
+    def __call__(self, journal: Journal, trouble: str) -> None:
         if self._quiet:
             return
+        if trouble:
+            if trouble != self._trouble:
+                echo(f"{datetime.now():%H:%M:%S} the server cannot be asked, and is asked again: {trouble}", err=True)
+            self._trouble = trouble
+            return
+        self._trouble = ""
         found = standing(journal)
         waiting = ", ".join(f"{tokens:,} tokens of {model} wait" for model, tokens in found["enqueued_tokens"].items())
         lines = found["lines"]
@@ -247,6 +279,8 @@ class _Teller:
         text = f"{lines['done']:,} of {sum(lines.values()):,} lines done; batches: {batches}" + (
             f"; {waiting}" if waiting else ""
         )
+        for why in found["waiting_for"]:
+            text += f"; {why}"
         if text != self._last:
             echo(f"{datetime.now():%H:%M:%S} {text}", err=True)
             self._last = text
@@ -270,7 +304,7 @@ def _print(outcome: Outcome, output: str, book: str, spent: Usd) -> None:
 @_json
 def status(output: str, as_json: bool) -> None:
     """Say how a run stands, by its journal, also while it is under way; nothing is asked of the server."""
-    with Journal(journal_of(output), look=True) as journal:
+    with _journal(output, look=True) as journal:
         found = standing(journal)
     if as_json:
         print_json(found)
@@ -289,7 +323,7 @@ def status(output: str, as_json: bool) -> None:
 @base_url_option
 def cancelling(output: str, base_url: str | None) -> None:
     """Cancel the batches of a run that are in the air. `batch run` collects what they have done, and goes on."""
-    with Journal(journal_of(output)) as journal, _api(base_url) as api:
+    with _journal(output) as journal, _api(base_url) as api:
         number = cancel(api, journal)
     echo(f"cancelled {counted(number, 'batch')}".replace("batchs", "batches"), err=True)
 
@@ -302,7 +336,7 @@ def cancelling(output: str, base_url: str | None) -> None:
 def adopting(batch_ids: Sequence[str], output: str, ledger: str | None, base_url: str | None) -> None:
     """Take over batches that were created elsewhere: `batch run OUTPUT.job.jsonl -o OUTPUT` collects them then."""
     job = Path(f"{output}.job.jsonl")
-    with Journal(journal_of(output), create=True) as journal, _api(base_url) as api:
+    with _journal(output, create=True) as journal, _api(base_url) as api:
         adopt(api, journal, job, batch_ids, Settings(ledger=ledger, jobs=cores()))
         found = len(journal.batches(SUBMITTED))
     echo(f"took over {found:,}; go on with: ratecard batch run {job} -o {output}", err=True)

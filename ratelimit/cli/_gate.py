@@ -46,7 +46,17 @@ def read_output(text: str) -> Output:
     check_format(name)
     if sign and not path:
         raise ConfigError(f"{text!r}: after the = comes the path of a file")
-    return Output(name, path or None)
+    return Output(name, None if path in ("", "-") else path)
+
+
+def check_outputs(outputs: Sequence[Output], inputs: Sequence[str]) -> None:
+    """Nothing is written over what was read, or over another output. Raises click.UsageError."""
+    taken = {os.path.realpath(path): path for path in inputs}
+    for one in outputs:
+        if one.path is None or os.path.realpath(one.path).startswith("/dev/"):
+            continue
+        if (other := taken.setdefault(os.path.realpath(one.path), one.name)) is not one.name:
+            raise click.UsageError(f"-o {one.name}={one.path} would be written over {other}")
 
 
 def source_options(command: Command) -> Command:
@@ -105,10 +115,13 @@ def found(config: Config, root: Path, files: Sequence[str], **options: Any) -> R
         return collect(sources, root, how, progress=tell)
 
 
-def baseline_of(path: str | None) -> Report | None:
-    """The report to compare with; None where there is none yet, which is said."""
-    if path is None:
+def baseline_of(named: str | None, config: Config, root: Path) -> Report | None:
+    """The report to compare with: the one that is named, else the config's; None where that is not there yet."""
+    if named is not None:
+        return load_report(named)
+    if config.baseline is None:
         return None
+    path = str(root / config.baseline)
     if not os.path.exists(path):
         echo(f"note: there is no baseline yet ({path}); `ratecard baseline write` makes one", err=True)
         return None
@@ -123,20 +136,29 @@ def put_out(verdict: Verdict, outputs: Sequence[Output], tag: str | None = None)
     texts = [(one, render(one.name, verdict, tag=tag)) for one in outputs]
     for one, text in texts:
         if one.path is not None:
-            put(one.path, text, append=one.name in APPENDED)
+            put(one.path, text, append=one.name in APPENDED or os.environ.get("GITHUB_STEP_SUMMARY") == one.path)
     for one, text in texts:
         if one.path is None:
             _print(text)
 
 
 def _print(text: str) -> None:
-    stream = sys.stdout
-    if stream.encoding.lower().replace("-", "") != "utf8":  # a pipe of a bare environment speaks ASCII
-        stream.buffer.write(text.encode("utf-8"))
-        stream.buffer.flush()
-        return
-    stream.write(text)
-    stream.flush()
+    """Print as UTF-8, whatever the locale: a pipe of a bare environment speaks ASCII."""
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed: write to a file with -o NAME=PATH")
+    try:
+        sys.stdout.flush()
+        buffer = getattr(sys.stdout, "buffer", None)
+        if buffer is None:
+            sys.stdout.write(text)
+        else:
+            buffer.write(text.encode("utf-8", "backslashreplace"))
+            buffer.flush()
+    except BrokenPipeError:  # whoever reads has seen enough; the verdict stands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise ConfigError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 def put(path: str, text: str, *, append: bool = False) -> None:
@@ -145,6 +167,8 @@ def put(path: str, text: str, *, append: bool = False) -> None:
         # /dev/stdout is a link, or a device: nothing to be replaced.
         if append or os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
             with open(path, "a" if append else "w", encoding="utf-8", newline="\n") as file:
+                if append and os.path.isfile(path) and _is_open_ended(path):
+                    file.write("\n")
                 file.write(text)
             return
         folder = os.path.dirname(path)
@@ -161,3 +185,9 @@ def put(path: str, text: str, *, append: bool = False) -> None:
             raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_open_ended(path: str) -> bool:
+    """Whether a file's last line has no end."""
+    with open(path, "rb") as file:
+        return bool(file.seek(0, os.SEEK_END)) and not (file.seek(-1, os.SEEK_END) and 0) and file.read(1) != b"\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +12,7 @@ import click
 from pricing.gate.judge import judge
 from pricing.gate.rules import FAIL, WARN, read_rule
 
-from ._gate import Output, baseline_of, config_of, found, put_out, read_output, source_options
+from ._gate import Output, baseline_of, check_outputs, config_of, found, put_out, read_output, source_options
 from ._shared import Readable
 
 FAILED = 3
@@ -54,10 +56,13 @@ def command(
     if not rules:
         raise click.UsageError("there is no rule: give --fail-if 'cost.p95>20', or -c with a gate that has some")
     gate = gate._replace(rules=rules)
-    path = baseline or (None if gate.baseline is None else str(root / gate.baseline))
-    before = baseline_of(path)
+    before = baseline_of(baseline, gate, root)
     report = found(gate, root, files, **options)
-    verdict = judge(report, before, gate)
+    base = Path() if files else root
+    read = [str(base / group.name) for group in report.groups]
+    read += [path for path in (baseline, gate.baseline and str(root / gate.baseline), gate.file) if path]
+    check_outputs(outputs, read)
+    verdict = judge(report, before, gate, datetime.now(UTC).date())
     put_out(verdict, [*outputs, *([Output("json", None)] if as_json else [])] or [Output("table", None)], tag)
     failed, warned = len(verdict.failed), sum(check.status == WARN for check in verdict.checks)
     if failed or warned:

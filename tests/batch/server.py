@@ -24,7 +24,7 @@ class World(NamedTuple):
     loses         the chance that a reply is lost after (or before) what was asked was done
     hides_s       how long a batch may be created and not listed
     fails         the chance that a line fails in a way that another try mends; and for good
-    expires       the chance that a batch expires half done
+    expires       the chance that a batch expires half done, or that somebody cancels it
     at_create     whether a full queue is refused at creation, not by a failed batch
     """
 
@@ -91,7 +91,7 @@ class Server:
         lines = list(self.files[one.file_id][1])
         self._random.shuffle(lines)
         if status == "completed" and self._random.random() < self.world.expires:
-            status, share = "expired", 0.5
+            status, share = self._random.choice(["expired", "cancelled"]), 0.5
         half = int(len(lines) * share)
         done, wrong = [], []
         for line in lines[:half]:
@@ -184,7 +184,8 @@ class Server:
             yield json.dumps(line).encode()
 
     def _remote(self, one: Batch) -> Remote:
+        done, failed = (0 if name is None else len(self.files[name][1]) for name in (one.output, one.errors))
         return Remote(
             one.id, one.status, one.endpoint, one.created_us // S, one.file_id, one.output, one.errors, one.metadata,
-            "o3", len(self.files[one.file_id][1]), one.code, one.message, {},
+            "o3", len(self.files[one.file_id][1]), done, failed, one.code, one.message, {},
         )  # fmt: skip

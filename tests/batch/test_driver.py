@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from pricing import Ledger
 from pricing.ledger import fold
 from ratelimit.batch.api import Refusal
-from ratelimit.batch.driver import JOB_TAG, Driver, Outcome, Time
+from ratelimit.batch.books import JOB_TAG, Books
+from ratelimit.batch.driver import Driver, Outcome, Time
 from ratelimit.batch.journal import Journal, digest_of_file
 from ratelimit.batch.plan import Plan, plan_of
 from ratelimit.batch.read import Columns, Options, read_columns
+from ratelimit.batch.run import finish
 from ratelimit.results import Results
 
 from .server import S, Server, World
@@ -114,9 +116,10 @@ class Run:
         results = Results(self.folder / "out.jsonl", resume=True)
         try:
             with Journal(self.journal_path) as journal, Ledger(self.folder / "costs.db") as ledger:
-                fuse.around(journal, "step", "collected", "released", "place")
+                fuse.around(journal, "step", "submitted", "collected", "released", "place")
+                finish(journal, results.done)
                 driver = Driver(
-                    api, journal, str(self.job), results, ledger,  # type: ignore[arg-type]
+                    api, journal, Books(journal, str(self.job), ledger), results,  # type: ignore[arg-type]
                     time=Time(lambda: self.server.now_us, self.server.sleep), queues=lambda _: self.queue,
                     others=lambda _: 0, seed=1, **more,
                 )  # fmt: skip
@@ -244,7 +247,7 @@ def test_a_run_that_goes_on_with_a_smaller_queue_cuts_its_batches_anew(tmp_path:
 
 
 def test_files_that_are_gone_are_made_up_for(tmp_path: Path) -> None:
-    """An input that was deleted is uploaded again; of an output that was deleted the lines are tried again."""
+    """An input that was deleted is uploaded again; lines whose output was deleted fail: they may have been billed."""
     run = Run(tmp_path, [50] * 10, World(queue=2_000), 1)
     create, content, gone = run.server.create, run.server.content, {"create": 1, "content": 1}
 
@@ -260,8 +263,12 @@ def test_files_that_are_gone_are_made_up_for(tmp_path: Path) -> None:
     run.server.create = once("create", create)  # type: ignore[method-assign]
     run.server.content = once("content", content)  # type: ignore[method-assign]
     outcome = run.process(Fuse())
-    assert outcome.counts == (0, 10, 0)
+    assert outcome.counts == (0, 0, 10)
+    assert outcome.failures == {"results_gone": 10}
     assert len(run.out()) == 10
+    with Journal(run.journal_path) as journal:
+        assert journal.retry_failed() == 10
+    assert run.process(Fuse()).counts == (0, 10, 0)
 
 
 def test_a_line_larger_than_the_queue_fails_alone(tmp_path: Path) -> None:

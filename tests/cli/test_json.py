@@ -134,7 +134,11 @@ def test_batch_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> N
         run = ratecard("batch", "run", str(job), *to).document
     status = ratecard("batch", "status", "-o", "out.jsonl", "--json").document
     assert {key: run[key] for key in status} == status
-    status |= {"enqueued_tokens": {"o3": 5}, "in_the_air": ["batch_1"]}  # of a run that is not at its end
+    status |= {
+        "enqueued_tokens": {"o3": 5},
+        "in_the_air": ["batch_1"],
+        "waiting_for": ["the queue is full"],
+    }  # of a run that is not at its end
     check("ratecard batch status", status)
     check("ratecard batch run", {key: part for key, part in run.items() if key not in status})
 

@@ -190,7 +190,8 @@ def test_a_saved_report_is_judged_and_compared(checkout: Path, ratecard: Callabl
     assert live.code == saved.code == 3
     diff = json.loads(ratecard("baseline", "diff", "old.json", "new.json", "--json").out)
     (group,) = [one for one in diff["change"]["groups"] if one["mark"] == "~"]
-    assert group["effects"]["volume"] == group["change"]
+    assert group["effects"]["price"] == group["effects"]["model"] == "0"
+    assert float(group["effects"]["volume"]) == pytest.approx(float(group["change"]), rel=0.01)
     assert "jobs/a.jsonl" in ratecard("baseline", "show", "new.json").out
     assert ratecard("gate", "new.json", "jobs/a.jsonl").code == 1, "a report stands alone"
 

@@ -152,7 +152,7 @@ def test_the_schema_of_a_gate_knows_the_same_words() -> None:
     assert set(defs["gate"]["properties"]) == set(rules._GATE)
     assert tuple(defs["rule"]["properties"]) == ("name", "metric", *rules._RULE[1:])
     assert defs["rule"]["properties"]["metric"]["enum"] == [*METRICS, *ALIASES]
-    assert SCHEMAS["gate_verdict"]["$defs"]["check"]["properties"]["metric"]["enum"] == [*METRICS]
+    assert SCHEMAS["gate_verdict"]["$defs"]["check"]["properties"]["metric"]["enum"] == [*METRICS, "none"]
     assert SCHEMAS["gate_report"]["$defs"]["group"]["properties"]["kind"]["enum"] == list(KINDS)
 
 

@@ -116,7 +116,7 @@ def test_a_group_that_is_gone_counts_as_nothing() -> None:
 def test_a_glob_without_a_group_is_said() -> None:
     """A rule that is about nothing would guard nothing, silently."""
     (check,) = judge(costs(5), None, Config(rules=(read_rule("cost[jbos/*]>1"),))).checks
-    assert check.status == "warn"
+    assert check.status == "fail"
     assert check.why == "no group's name matches: there are a.jsonl"
 
 
