@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +28,29 @@ if TYPE_CHECKING:
 SPLITS = ("model", "asked_model", "service_tier", "endpoint", "run", "effort")
 """What days can be split by, besides tags."""
 SUMS = ("requests", "unpriced", "usd", "pico")
+_ENDED = ("posted", "expired")
+_AMOUNTS = ("cost", "worst", "estimate")
+_PLAIN = re.compile(r"[A-Za-z0-9 _.:/-]+")
 _FEW = 200_000
 """Rows that one thread sums before others are worth their start."""
 _SQL = {"asked_model": "COALESCE(asked_model, model)"}
 
 
 def check_split(by: Sequence[str]) -> None:
-    """Raises ConfigError for what days cannot be split by."""
-    for name in by:
+    """Raises ConfigError for what days cannot be split by, and for the same twice."""
+    for place, name in enumerate(by):
+        if name in by[:place]:
+            raise ConfigError(f"days are split by {name!r} once, not twice")
         kind, _, tag = name.partition(":")
         if name not in SPLITS and not (kind == "tag" and tag):
             raise ConfigError(f"days are split by {', '.join(SPLITS)} or tag:NAME, not {name!r}")
+
+
+def check_columns(frame: pandas.DataFrame, names: Iterable[str]) -> None:
+    """Raises ConfigError for a column that a frame has more than once."""
+    for name in names:
+        if (count := list(frame.columns).count(name)) > 1:
+            raise ConfigError(f"the frame has {count} columns named {name!r}; one is understood")
 
 
 def daily(entries: pandas.DataFrame, by: Sequence[str] = ("model",)) -> pandas.DataFrame:
@@ -46,22 +59,25 @@ def daily(entries: pandas.DataFrame, by: Sequence[str] = ("model",)) -> pandas.D
     entries  one row each, as `Ledger.to_pandas` and `ratecard ledger export` give them
 
     → day (days since 1970), a column for each of `by`, requests, unpriced, usd, pico
-    Raises  ConfigError when a column is missing
+    Raises  ConfigError when a column is missing, or there twice, or a day is none
     """
     pandas = needed("pandas")
     check_split(by)
+    check_columns(entries, ("created", "state", *_AMOUNTS, "model", *map(_column_name, by)))
     for name in ("created", "state", "cost"):
         if name not in entries.columns:
             raise ConfigError(f"entries of a ledger have the columns created, state and cost; {name} is missing")
-    ended = entries[entries["state"].isin(["posted", "expired"])]
-    stamps = pandas.to_datetime(ended["created"], utc=True, format="ISO8601")
+    ended = entries[entries["state"].isin(_ENDED)]
+    try:
+        stamps = pandas.to_datetime(ended["created"], utc=True, format="ISO8601")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"created: {error}") from error
+    if stamps.isna().any():
+        raise ConfigError(f"created is empty in {int(stamps.isna().sum()):,} rows: no day")
     columns: dict[str, Any] = {"day": (stamps.dt.tz_localize(None).astype("datetime64[us]").astype("int64") // DAY_US)}
     for name in by:
         columns[name] = _split_of(pandas, ended, name)
-    picos = [
-        _pico_of(*row)
-        for row in zip(*(_column(ended, name) for name in ("state", "cost", "worst", "estimate")), strict=True)
-    ]
+    picos = [_pico_of(*row) for row in zip(*(_column(ended, name) for name in ("state", *_AMOUNTS)), strict=True)]
     unpriced = (ended["state"] == "posted") & ended["cost"].isna()
     columns |= {
         "requests": 1,
@@ -72,25 +88,32 @@ def daily(entries: pandas.DataFrame, by: Sequence[str] = ("model",)) -> pandas.D
     return merged([pandas.DataFrame(columns, index=ended.index)], by)
 
 
-def _column(frame: pandas.DataFrame, name: str) -> Iterable[Any]:
-    return frame[name] if name in frame.columns else [None] * len(frame)
+def _column(frame: pandas.DataFrame, name: str) -> Any:
+    """The values of a column, None where it has none."""
+    if name not in frame.columns:
+        return [None] * len(frame)
+    return frame[name].astype(object).where(frame[name].notna(), None)
+
+
+def _column_name(split: str) -> str:
+    kind, _, tag = split.partition(":")
+    return f"tag.{tag}" if kind == "tag" else split
 
 
 def _split_of(pandas: Any, entries: pandas.DataFrame, name: str) -> Any:
-    kind, _, tag = name.partition(":")
-    theirs = f"tag.{tag}" if kind == "tag" else name
+    theirs = _column_name(name)
     if theirs not in entries.columns:
         return ""
-    column = entries[theirs]
-    if name == "asked_model":
-        column = column.fillna(entries["model"])
-    return column.astype("string").fillna("").astype(object)
+    column = entries[theirs].astype("string")
+    if name == "asked_model" and "model" in entries.columns:
+        column = column.fillna(entries["model"].astype("string"))
+    return column.fillna("").astype(object)
 
 
 def _pico_of(state: str, *amounts: Any) -> int:
     """What a row counts as spent (pico-dollars): its cost; of an expired one else what it held, or estimated."""
     for amount in amounts if state == "expired" else amounts[:1]:
-        if amount is not None and amount == amount and amount != "":
+        if amount is not None and amount != "":
             return Usd.parse(str(amount)).pico
     return 0
 
@@ -174,7 +197,10 @@ def _summed(path: str | os.PathLike[str], by: Sequence[str], ids: tuple[int, int
 def _expression(name: str) -> str:
     kind, _, tag = name.partition(":")
     if kind == "tag":
-        path = json.dumps(tag).replace("'", "''")
-        return f"COALESCE(CASE WHEN json_valid(tags) THEN tags ->> '$.{path}' END, '')"
+        name = json.dumps(tag).replace("'", "''")
+        value = f"tags ->> '$.{name}'"
+        if not _PLAIN.fullmatch(tag):  # a path of SQLite knows no escapes; this takes twice as long
+            value = f"(SELECT value FROM json_each(tags) WHERE key = json_extract('{name}', '$'))"
+        return f"COALESCE(CASE WHEN json_valid(tags) THEN {value} END, '')"
     assert name in PARTS
     return f"COALESCE({_SQL.get(name, name)}, '')"

@@ -26,10 +26,10 @@ def forecast(
     source: pandas.DataFrame | Ledger | str | os.PathLike[str],
     *,
     by: str | Sequence[str] = ("model",),
-    since: date | None = None,
-    until: date | None = None,
+    since: date | str | None = None,
+    until: date | str | None = None,
     now: datetime | None = None,
-    at: date | None = None,
+    at: date | str | None = None,
     service_tier: str | None = None,
     prices: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     seed: int = 0,
@@ -45,7 +45,8 @@ def forecast(
     at            of requests: the day whose prices apply; today unless told
     service_tier  of requests: of all of them, such as "flex" or "batch"
     prices        of requests: overlays of the price table
-    seed          of everything drawn: the same seed, the same numbers
+    seed          of everything drawn: the same seed, the same numbers; 0 or more
+    Days are dates, or such text as "2026-11-25"; of an instant its day, UTC.
 
     → of a ledger: a row per part and one of the whole, with `by`, days, requests, unpriced, spent_usd, mean_usd,
       p5_usd, p50_usd, p95_usd, notes
@@ -53,11 +54,16 @@ def forecast(
       mean_usd, p5_usd, p50_usd, p95_usd, worst_usd, notes
       Amounts are decimal.Decimal; None where nothing is known. Nine in ten totals lie between p5 and p95.
 
-    Raises  ConfigError when it is neither, or a column is missing or wrong
+    Raises  ConfigError when it is neither, a column is missing, wrong or there twice, or a day or a seed is none
     """
     from .export import needed
 
     pandas = needed("pandas")
+    since, until, at = _day("since", since), _day("until", until), _day("at", at)
+    if now is not None and not (isinstance(now, datetime) and now == now):
+        raise ConfigError(f"now is a datetime, not {now!r}")
+    if seed < 0:
+        raise ConfigError(f"seed is 0 or more, not {seed}")
     split = (by,) if isinstance(by, str) else tuple(by)
     if not isinstance(source, pandas.DataFrame):
         from .daily import daily_of_ledger
@@ -76,6 +82,18 @@ def forecast(
         f"a frame of entries has the columns {', '.join(_ENTRIES)}, one of requests {', '.join(_REQUESTS)}; "
         f"this one has {', '.join(map(str, source.columns)) or 'none'}"
     )
+
+
+def _day(name: str, value: date | str | None) -> date | None:
+    """A day, however it is given. Raises ConfigError when it is none."""
+    try:
+        if isinstance(value, datetime) and value == value:  # pandas' NaT is a datetime that equals nothing
+            return (value if value.tzinfo is None else value.astimezone(UTC)).date()
+        if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
+            return value
+        return date.fromisoformat(value)  # type: ignore[arg-type]  # what is no text raises
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is a day, such as 2026-11-25, not {value!r}") from None
 
 
 def _of_days(
@@ -105,7 +123,7 @@ def _row(one: Projection, by: tuple[str, ...]) -> dict[str, Any]:
         "days": one.days,
         "requests": one.requests,
         "unpriced": one.unpriced,
-        "spent_usd": Usd(one.spent).decimal(),
+        "spent_usd": _decimal(one.spent if one.priced else None),
         **{f"{name}_usd": _decimal(pico) for name, pico in amounts.items()},
         "notes": "; ".join(one.notes),
     }
@@ -121,16 +139,18 @@ def _of_requests(
     import numpy as np
 
     from .columns import Tokens, money_of
+    from .daily import check_columns
     from .estimate import replies
     from .prices import load_prices
     from .spend import spending
     from .tokens import Count
 
+    check_columns(frame, (*_REQUESTS, "cached_tokens", "output_tokens", "service_tier"))
     models, names = pandas.factorize(frame["model"].astype("string"))
     if (models < 0).any():
         raise ConfigError(f"model is empty in row {int((models < 0).argmax())}")
-    tiers = frame["service_tier"].fillna("") if "service_tier" in frame.columns else pandas.Series("", frame.index)
-    tier, tier_names = pandas.factorize(tiers.astype("string"))
+    tiers = frame["service_tier"] if "service_tier" in frame.columns else pandas.Series("", frame.index)
+    tier, tier_names = pandas.factorize(tiers.astype("string").fillna(""))
     given = _whole(pandas, frame, "input_tokens", None)
     cached = _whole(pandas, frame, "cached_tokens", 0)
     output = _whole(pandas, frame, "output_tokens", -1)
@@ -180,7 +200,7 @@ def _whole(pandas: Any, frame: pandas.DataFrame, name: str, missing: int | None)
 
     if name not in frame.columns:
         return np.full(len(frame), missing, np.int64)
-    numbers = pandas.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)
+    numbers = pandas.to_numeric(frame[name].astype(object), errors="coerce").to_numpy(float, na_value=np.nan)
     empty = frame[name].isna().to_numpy() & (missing is not None)
     with np.errstate(invalid="ignore"):
         wrong = ~empty & ~((numbers >= 0) & (numbers % 1 == 0) & (numbers < 2**40))

@@ -48,7 +48,7 @@ def _print(found: LedgerForecast) -> None:
     total = found.total
     fact("ledger", f"{counted(total.requests, 'call')}, {counted(total.days, 'whole day')} of history")
     fact("period", f"{found.since} – {found.until}, as of {found.now:%Y-%m-%d %H:%M} UTC")
-    fact("spent", Usd(total.spent).format())
+    fact("spent", _spent(total))
     fact("total", _spread(total.total))
     for note in total.notes:
         fact("note", note)
@@ -62,6 +62,10 @@ def _print(found: LedgerForecast) -> None:
     if grid.rows:
         echo("")
         print_table(grid.title, grid.heads, grid.rows, frozenset(range(len(grid.heads))) - grid.numbers)
+
+
+def _spent(one: Projection) -> str:
+    return Usd(one.spent).format() if one.priced else "unknown"
 
 
 def _spread(total: Ahead | None) -> str:
@@ -114,7 +118,7 @@ def _row(one: Projection) -> list[str]:
     total = one.total
     amounts = [""] * 3 if total is None else [Usd(pico).format() for pico in (total.p50, total.p5, total.p95)]
     name = ", ".join(part or "-" for part in one.name)
-    return [name, f"{one.days:,}", f"{one.requests:,}", Usd(one.spent).format(), *amounts, "; ".join(one.notes)]
+    return [name, f"{one.days:,}", f"{one.requests:,}", _spent(one), *amounts, "; ".join(one.notes)]
 
 
 def _write(found: LedgerForecast, asked: Asked) -> None:
@@ -125,7 +129,7 @@ def _write(found: LedgerForecast, asked: Asked) -> None:
     total = found.total.total
     cards = [
         Card(f"by {found.until}, p50", "unknown" if total is None else Usd(total.p50).format(), _between(total)),
-        Card("spent so far", Usd(found.total.spent).format(), f"since {found.since}"),
+        Card("spent so far", _spent(found.total), f"since {found.since}"),
         *(Card(one.name, _day(one), _so_far(one) + _days(one)) for one in found.reached),
     ]
     notes = [*found.total.notes, *map(_effect, found.effects), *found.facts]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pricing.budget import Budget
-from pricing.cards import resolve
+from pricing.cards import base_of, resolve
 from pricing.cost import Unpriced, cost
 from pricing.daily import daily_of_ledger, merged
 from pricing.entries import Entry
@@ -20,6 +20,9 @@ from pricing.usage import Usage
 
 from ..errors import ConfigError
 from ..tiers import load_tiers
+
+if TYPE_CHECKING:
+    import pandas
 
 HORIZON_DAYS = 365
 """How far ahead dates are looked for."""
@@ -79,7 +82,6 @@ def forecast_ledger(
     now = (now or datetime.now(UTC)).astimezone(UTC)
     today = now.date()
     until = until or month_end(today)
-    horizon = today + timedelta(days=HORIZON_DAYS)
     table = load_prices(overlay=prices)
     split = tuple(by)
     sums = daily_of_ledger(path, (*split, *(("model",) if "model" not in split else ())))
@@ -88,25 +90,35 @@ def forecast_ledger(
     names = ["model", *split] if "model" not in split else list(split)
     sums = merged([sums], names)
     (total,) = project(sums, now=now, until=until, seed=seed)
+    horizon = today + timedelta(days=HORIZON_DAYS)
     (far,) = project(sums, now=now, until=horizon, seed=seed)
     parts = tuple(project(sums, split, now=now, until=until, seed=seed)) if split else ()
     by_model = project(sums, ("model",), now=now, until=until, seed=seed)
     with Ledger(path, create=False) as book:
-        latest = book.latest(RECALLED)
-    dates = [one for one in _dates(sums, far, today, horizon, budget, tier) if one is not None]
+        latest = [entry for entry in book.latest(RECALLED) if _day(entry) <= today]
+    dates, untold = list[Reached](), list[str]()
+    for name, one in _dates(sums, far, today, horizon, budget, tier):
+        if one is None:
+            untold.append(f"{name}: when it is reached, nobody can tell from so little")
+        else:
+            dates.append(one)
     effects, facts = _ahead(by_model, latest, today, until, table, swaps or {})
     since = today.replace(day=1)
-    return LedgerForecast(since, until, now, total, parts, tuple(dates), tuple(effects), tuple(facts))
+    return LedgerForecast(since, until, now, total, parts, tuple(dates), tuple(effects), (*untold, *facts))
 
 
 def _dates(
-    sums: object, far: Projection, today: date, horizon: date, budget: Budget | None, tier: str | None
-) -> Iterable[Reached | None]:
-    """When amounts are reached."""
+    sums: pandas.DataFrame, far: Projection, today: date, horizon: date, budget: Budget | None, tier: str | None
+) -> Iterable[tuple[str, Reached | None]]:
+    """When amounts are reached, by name; None where nothing tells."""
 
     def spent(since: date | None) -> int:
-        frame = sums if since is None else sums[sums["day"] >= day_number(since)]  # type: ignore[index]
-        return int(frame["usd"].sum()) * PICO + int(frame["pico"].sum())  # type: ignore[index]
+        frame = sums[sums["day"] <= day_number(today)]
+        frame = frame if since is None else frame[frame["day"] >= day_number(since)]
+        return int(frame["usd"].sum()) * PICO + int(frame["pico"].sum())
+
+    def when(name: str, amount: int, spent: int, last: date) -> tuple[str, Reached | None]:
+        return name, reached(name, amount, spent, far, today, last)
 
     month = today.replace(day=1)
     if budget is not None:
@@ -116,18 +128,17 @@ def _dates(
             raise ConfigError(f"budget {budget}: a ledger is foreseen by days; the windows are {known}")
         ends = {"day": today, "month": month_end(today), "week": today + timedelta(days=6 - today.weekday())}
         last = ends.get(budget.window, horizon)
-        yield reached(f"budget {budget}", budget.amount.pico, spent(starts[budget.window]), far, today, last)
+        yield when(f"budget {budget}", budget.amount.pico, spent(starts[budget.window]), last)
     if tier is not None:
         scheme = load_tiers().scheme_of(tier)
         monthly = scheme.tiers[tier].usd_per_month
-        last = month_end(today)
-        yield reached(f"monthly usage limit of {tier}", monthly * PICO, spent(month), far, today, last)
+        yield when(f"monthly usage limit of {tier}", monthly * PICO, spent(month), month_end(today))
         order = list(scheme.tiers)
         for following in order[order.index(tier) + 1 : order.index(tier) + 2]:
             words = scheme.tiers[following].qualification
             if (paid := _PAID.search(words)) is not None:
                 amount = int(paid[1].replace(",", "")) * PICO
-                yield reached(f"{following} ({words}), if paid as spent", amount, spent(None), far, today, horizon)
+                yield when(f"{following} ({words}), if paid as spent", amount, spent(None), horizon)
 
 
 def _ahead(
@@ -140,13 +151,19 @@ def _ahead(
 ) -> tuple[list[Effect], list[str]]:
     """What the tables announce for the models of a ledger, and what it changes."""
     effects, facts = [], list[str]()
+    idle = dict.fromkeys(swaps, "no call of it in this ledger")
     for one in found:
         model = one.name[0]
         calls = [entry for entry in latest if entry.model == model and entry.usage and entry.cost]
         facts += _long(model, calls, table)
         card = resolve(model)
         shutdown = None if card is None else card.shutdown
-        other = swaps.get(model) or (None if card is None else card.replacement)
+        swap = _swap_of(model, swaps)
+        other = swaps[swap] if swap else (None if card is None else card.replacement)
+        if swap and shutdown is not None:
+            idle.pop(swap, None)
+        elif swap in idle:
+            idle[swap] = f"no shutdown of {model} is announced, so nothing changes"
         if shutdown is not None:
             days = (shutdown - today).days
             when = f"in {days:,} days" if days > 0 else "already"
@@ -164,7 +181,19 @@ def _ahead(
             words += "" if after is not None else ", and no later one is known"
             change = _change(one, calls, table, model, begins, today, until) if after is not None else None
             effects.append(Effect(words, begins, change))
-    return effects, facts
+    return effects, [*facts, *(f"--swap {name}={swaps[name]}: {why}" for name, why in idle.items())]
+
+
+def _swap_of(model: str, swaps: Mapping[str, str]) -> str | None:
+    """The swap meant for a model: by its own name, else by another of its card; a fine-tuned one's only by its own."""
+    if model in swaps:
+        return model
+    card = None if base_of(model) != model else resolve(model)
+    return (
+        None
+        if card is None
+        else next((name for name in swaps if resolve(name) == card and base_of(name) == name), None)
+    )
 
 
 def _row_of(entry: Entry, row_id: str) -> bool:
@@ -197,8 +226,10 @@ def _change(
     one: Projection, calls: Sequence[Entry], table: PriceTable, other: str, when: date, today: date, until: date
 ) -> int | None:
     """What the days from `when` on cost more at other prices, going by the latest calls; None where they have none."""
-    if one.paths is None or not calls or when > until:
-        return 0 if when > until else None
+    if when > until:
+        return 0
+    if one.total is None or not calls:
+        return None
     before = after = 0
     for entry in calls:
         used = Usage(**entry.usage)  # type: ignore[arg-type]  # counts of a Usage, as the ledger keeps them
@@ -209,8 +240,9 @@ def _change(
         after += priced.total.pico
     if not before:
         return None
-    rest = one.paths[:, max(0, (when - today).days) :].sum(1).mean()
-    return round(float(rest) * PICO * (after - before) / before)
+    later = sum(day.cost.mean for day in one.series if day.day >= when)
+    rest = one.total.mean - one.spent if when <= today else later
+    return round(rest * (after - before) / before)
 
 
 def _day(entry: Entry) -> date:

@@ -189,7 +189,7 @@ def _projection(one: Projection) -> dict[str, Any]:
         "days_of_history": one.days,
         "requests": one.requests,
         "unpriced": one.unpriced,
-        "spent": str(Usd(one.spent)),
+        "spent": str(Usd(one.spent)) if one.priced else None,
         "cost": None if one.total is None else _amounts(one.total),
         "notes": list(one.notes),
     }
