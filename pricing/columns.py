@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .cost import Unpriced, no_uplift, price_row
 from .export import needed
 from .prices import PriceRow, PriceTable
-from .spend import Money
+from .spend import MOST_PICO, TOO_DEAR, Money
 
 if TYPE_CHECKING:
     from .spend import Ints
@@ -88,8 +88,26 @@ def _price(
         if pico is None and there.any():
             refuse(there, f"{row.id} has no price for {what} tokens")
             which = which & ~there
+    each = -(-(written or 0) * (10_000 + points) // 10_000)
+    dear = _dear(np, tokens, which, (fresh or 0, cached or 0, each), 1 + points / 10_000)
+    if dear is not None:
+        refuse(which & dear, TOO_DEAR)
+        which = which & ~dear
     fixed, rate, worst = out
     sure = (tokens.input - tokens.cached)[which] * (fresh or 0) + tokens.cached[which] * (cached or 0)
-    fixed[which] = -(-sure * (10_000 + points) // 10_000)
-    rate[which] = -(-(written or 0) * (10_000 + points) // 10_000)
-    worst[which] = fixed[which] + rate[which] * tokens.most[which]
+    # sure × (1 + points) rounded up, without a product that 64 bits do not hold.
+    fixed[which] = sure // 10_000 * (10_000 + points) - (-(sure % 10_000) * (10_000 + points) // 10_000)
+    rate[which] = each
+    worst[which] = fixed[which] + each * tokens.most[which]
+
+
+def _dear(np: Any, tokens: Tokens, which: Any, picos: tuple[int, int, int], factor: float) -> Any:
+    """Requests that may cost more than is reckoned with; None where the largest of each column tell that none does."""
+    if not which.any():
+        return None
+    fresh, cached, written = picos
+    dearest = max(fresh, cached) * factor
+    if dearest * float(tokens.input.max()) + written * float(tokens.most.max()) < MOST_PICO:
+        return None
+    sure = (tokens.input - tokens.cached).astype(float) * fresh + tokens.cached.astype(float) * cached
+    return sure * factor + tokens.most.astype(float) * written > MOST_PICO

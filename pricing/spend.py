@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 RUNS = 1_000
 """Runs of the simulation: of so many, the 5th and the 95th percentile are told to a per cent or so of the spread."""
+MOST_PICO = 1 << 61
+"""2.3 million dollars: the most that one request may cost, so that sums of its parts stay within 64 bits."""
+TOO_DEAR = "it may cost more than 2.3 million dollars, which is more than is reckoned with"
 _POINTS = 200
 """Sizes that stand for a prior of which only quantiles are published."""
 _ONE_BY_ONE = 200
@@ -198,6 +201,17 @@ class _Totals:
         high = max(middle, self._np.quantile(self._wide[row], 0.95))
         p5, p50, p95 = (min(worst, certain + round(float(part))) for part in (low, middle, high))
         return Interval(min(worst, certain + self._mean[row]), p5, p50, p95, worst)
+
+
+def expected(reply: Replies, pico: int) -> int:
+    """What the output of a request is expected to come to at so many pico-dollars a token; at 1: its tokens.
+
+    Law  the mean of `spending` is the sum of these (tests/forecast/test_job.py)
+    """
+    if reply.prior is None:
+        return 0
+    sizes = sizes_of(reply.prior)
+    return reply.choices * -(-sum(min(size, reply.most) for size in sizes) * pico // len(sizes))
 
 
 def sizes_of(prior: Prior) -> tuple[int, ...]:

@@ -31,14 +31,17 @@ def plan(
     tier, limits, pools, headroom   as a Limiter takes them
     concurrency  most requests in the air at once
     model        of every row, where there is no such column
+    at           the day as of which models are there or shut down; today unless told
     seed         of the replies' durations: the same seed, the same plan
 
     → the rows, in the order of their times, with arrival_s, admitted_s, wait_s and done_s (seconds after the first
       request), and waits_for: the limit that made it wait, "" when none did. A row that can never be sent has no times
-      (NaN), and waits_for says why.
+      (NaN), and waits_for says why. attrs["notes"] says what was taken for granted of the columns.
 
     Raises  ConfigError when the frame or an option cannot be used, or a row is no request
     """
+    from pricing.export import needed
+
     from .errors import ConfigError
     from .forecast.lanes import Account
     from .forecast.outlook import AIR, Setting, outlook
@@ -47,8 +50,13 @@ def plan(
     from .forecast.traced import workload_of
     from .forecast.workload import Reading
 
+    if not isinstance(requests, needed("pandas").DataFrame):
+        raise ConfigError(f"a plan is of a pandas DataFrame, not of {type(requests).__name__}")
+    for what, number, least in (("concurrency", concurrency, 1), ("seed", seed, 0)):
+        if type(number) is not int or number < least:
+            raise ConfigError(f"{what} is a whole number from {least} on, not {number!r}")
     timed = {str(name).strip().lower() for name in requests.columns} & set(SYNONYMS["time"])
-    trace = read_trace(requests if timed else requests.assign(t_s=0), model=model)
+    trace = read_trace(requests if timed or not requests.columns.is_unique else requests.assign(t_s=0), model=model)
     if trace.bad_rows:
         first = trace.bad[0]
         raise ConfigError(f"row {first.number}: {first.reason} ({trace.bad_rows:,} such rows in all)")
@@ -66,7 +74,10 @@ def plan(
     seconds["admitted_s"][goes] = act / 1e6
     seconds["wait_s"][goes] = (act - work.arrival_us[goes]) / 1e6
     seconds["done_s"][goes] = (act + found.takes_us) / 1e6
-    causes: Any = np.full(count, " · ".join(found.refused), object)
+    causes: Any = np.empty(count, object)
     causes[goes] = [names[place] for place in found.schedule.by.tolist()]
+    reasons = list(found.refused)
+    causes[~goes] = [reasons[place] for place in found.why[~goes].tolist()]
     rows = requests.iloc[trace.row - 1].copy()
+    rows.attrs["notes"] = list(trace.notes)
     return rows.assign(arrival_s=work.arrival_us / 1e6, **seconds, waits_for=causes)

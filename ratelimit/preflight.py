@@ -104,14 +104,21 @@ def _largest_input(card: ModelCard, endpoint: str) -> tuple[int | None, str]:
 @lru_cache(maxsize=1024)
 def _fixed_no(card: ModelCard, endpoint: str, today: date) -> str | None:
     """The noes that depend on model, endpoint and day only."""
-    if card.shutdown is not None and today >= card.shutdown:
-        instead = f"; its replacement is {card.replacement}" if card.replacement else ""
-        return f"{card.model} was shut down on {card.shutdown}{instead}"
+    if (gone := shut_down(card, today)) is not None:
+        return gone
     path = endpoint.lstrip("/")
     if card.endpoints.get(path) is False:
         offered = ", ".join(name for name, offers in card.endpoints.items() if offers)
         return f"{card.model} is not offered on {path}; it is on {offered}"
     return None
+
+
+def shut_down(card: ModelCard, today: date) -> str | None:
+    """Say since when a model is gone; None while it is there."""
+    if card.shutdown is None or today < card.shutdown:
+        return None
+    instead = f"; its replacement is {card.replacement}" if card.replacement else ""
+    return f"{card.model} was shut down on {card.shutdown}{instead}"
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
+import pricing
 import ratelimit
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "pacing.md"
@@ -30,3 +31,22 @@ def test_a_realtime_session_is_priced_by_hand(capsys: pytest.CaptureFixture[str]
     block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     exec(block, {})
     assert re.findall(r"print.*# ([\d.]+):", block) == [capsys.readouterr().out.strip()]
+
+
+def test_the_python_of_the_forecast_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each block runs alone; the log larger than one machine is a ledger's export here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exports").mkdir()
+    with pricing.Ledger("costs.db") as ledger:
+        for _ in range(3):
+            ledger.expire(ledger.pend(model="o3-pro", endpoint="e", estimate=pricing.Usd(10**12)), "cut")
+        ledger.to_pandas().to_parquet("exports/one.parquet")
+    blocks = re.findall(r"```python\n(.*?)```", (PAGE.parent / "forecast.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    printed = capsys.readouterr().out
+    assert "waits_for" in printed
+    assert "Projection(" in printed

@@ -18,7 +18,7 @@ from pricing.spend import Interval
 
 from ..clock import US_PER_S
 from ..errors import ConfigError
-from ..forecast.outlook import Outlook, Span
+from ..forecast.outlook import REPLIES, Outlook, Relief, Span
 from ..forecast.workload import Reading
 from ..limit import Limits
 from ._text import echo, shown
@@ -107,8 +107,14 @@ def print_binding(found: Outlook) -> None:
             label = ""
     label = "relaxing"
     for one in found.relief:
-        fact(label, f"{one.change}: {between(one.duration)}")
+        fact(label, relieved(one))
         label = ""
+
+
+def relieved(one: Relief) -> str:
+    """What relaxing a limit buys, and which other one it then comes up against."""
+    then = "" if one.binding in ("", REPLIES, one.change.removeprefix("twice ")) else f", then bound by {one.binding}"
+    return f"{one.change}: {between(one.duration)}{then}"
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: frozenset[int]) -> None:
@@ -146,6 +152,14 @@ def watched() -> Iterator[Tell | None]:
             progress.update(tasks[what], advance=done, refresh=True)
 
         yield tell
+
+
+def delivered(show: Callable[[], object], save: Callable[[], object]) -> None:
+    """Write files before anything is printed: whoever reads the first lines alone (`| head`) has them all the same."""
+    try:
+        save()
+    finally:
+        show()
 
 
 def day(at: date | None) -> date:

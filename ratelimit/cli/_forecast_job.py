@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from pricing.spend import Spending, exact_sum
 
+from ..forecast.capped import total_of
 from ..forecast.charts import (
     comparison,
     components,
@@ -27,6 +29,7 @@ from ._forecast import (
     Asked,
     between,
     day,
+    delivered,
     dollars,
     duration,
     exit_code,
@@ -48,25 +51,23 @@ def show(asked: Asked) -> int:
     """Print, and write, what was asked for; → exit code."""
     tier = asked.tiers[0] if asked.tiers else None
     account = Account(tier, asked.limits, concurrency=asked.concurrency, at=asked.at)
-    tiers = asked.tiers if len(asked.tiers) > 1 else ()
-    wish = Wish(account, tiers, asked.swaps, asked.deadline, asked.budget, asked.seed)
+    wish = Wish(account, asked.tiers, asked.swaps, asked.deadline, asked.budget, asked.seed)
     with watched() as tell:
         found = forecast_job(asked.file, reading_of(asked), wish, jobs=asked.jobs, progress=tell)
-    if asked.as_json:
-        print_json(of_job(found, asked.seed))
-    else:
-        _print(found, asked)
-    if asked.html or asked.png:
-        _write(found, asked)
+    delivered(
+        lambda: print_json(of_job(found, asked.seed)) if asked.as_json else _print(found, asked),
+        lambda: _write(found, asked) if asked.html or asked.png else None,
+    )
     return exit_code(found.job.bad, found.spending.unpriced, found.outlook.refused)
 
 
 def _print(found: JobForecast, asked: Asked) -> None:
-    work, spent = found.job.workload, found.spending
-    fact("job", f"{counted(len(work), 'request')} for {', '.join(work.models) or 'nobody'}")
+    work, go, spent = found.job.workload, found.go, found.spending
+    left = f"; {_left(found)}" if len(go) < len(work) else ""
+    fact("job", f"{counted(len(work), 'request')} for {', '.join(work.models) or 'nobody'}{left}")
     fact("account", found.account.name + ("" if asked.tiers or asked.limits else " (name yours: --tier)"))
     inexact = f" ({counted(found.job.inexact, 'request')} estimated)" if found.job.inexact else ""
-    fact("input", f"{int(work.input.sum()):,} tokens{inexact}")
+    fact("input", f"{int(go.input.sum()):,} tokens{inexact}")
     output = spent.output
     fact("output", f"{output.p50:,} tokens ({output.p5:,} – {output.p95:,}), {output.worst:,} at worst")
     for basis, number in found.outputs.items():
@@ -74,6 +75,8 @@ def _print(found: JobForecast, asked: Asked) -> None:
     if spent.cost is not None:
         amounts = spent.cost.usd()
         fact("cost", f"{dollars(spent.cost)}, {amounts['worst'].format()} at worst")
+    elif len(work):
+        fact("cost", "unknown: nothing that can be sent has a price")
     _print_unpriced(spent)
     if found.outlook.duration is not None:
         fact("duration", between(found.outlook.duration))
@@ -86,6 +89,11 @@ def _print(found: JobForecast, asked: Asked) -> None:
         fact("note", text)
     _print_choices(found, asked)
     print_bad_lines(found.job.bad, len(found.job.bad))
+
+
+def _left(found: JobForecast) -> str:
+    """How many requests are in no sum because they cannot be sent."""
+    return f"in no sum: {len(found.job.workload) - len(found.go):,} that cannot be sent"
 
 
 def _print_unpriced(spent: Spending) -> None:
@@ -107,29 +115,49 @@ def _print_choices(found: JobForecast, asked: Asked) -> None:
 
 def _grid(found: JobForecast) -> Grid:
     """The choices as a table; a column that says nothing is left out."""
-    heads = ("tier", "mode", "instead", "cost p50", "p95", "duration p50", "p95", "binding", "notes")
+    heads = ("tier", "mode", "instead", "left out", "cost p50", "p95", "duration p50", "p95", "binding", "notes")
     place_of = {note: f"{number}" for number, note in enumerate(_notes(found), 1)}
-    rows = [
-        (*_named(one), *_amounts(one), *_times(one), one.binding, " ".join(place_of[note] for note in _said(one)))
-        for one in found.choices
-    ]
+    outcomes: dict[tuple[str, ...], list[str]] = {}
+    best = None
+    for one in found.choices:
+        said = " ".join(place_of[note] for note in _said(one))
+        left = f"{one.missing:,}" if one.missing else ""
+        outcome = (one.mode, ", ".join(one.models.values()), left, *_amounts(one), *_times(one), one.binding, said)
+        outcomes.setdefault(outcome, []).append(one.tier)
+        if one == found.cheapest:
+            best = list(outcomes).index(outcome)
+    order = list(dict.fromkeys(one.tier for one in found.choices))
+    rows = [(_in_short(tiers, order), *outcome) for outcome, tiers in outcomes.items()]
     keep = [place for place in range(len(heads)) if any(row[place] for row in rows)]
-    numbers = frozenset(place for place, column in enumerate(keep) if 3 <= column <= 6)
-    best = None if found.cheapest is None else found.choices.index(found.cheapest)
+    numbers = frozenset(place for place, column in enumerate(keep) if 3 <= column <= 7)
     return Grid("Choices", [heads[at] for at in keep], [[row[at] for at in keep] for row in rows], numbers, best)
+
+
+def _in_short(tiers: Sequence[str], order: Sequence[str]) -> str:
+    """Tiers of which the same is to be said: those that follow one another as the first and the last."""
+    runs: list[list[str]] = []
+    for tier in tiers:
+        if runs and order.index(tier) == order.index(runs[-1][-1]) + 1:
+            runs[-1].append(tier)
+        else:
+            runs.append([tier])
+    return ", ".join(f"{run[0]} – {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
 
 
 def _verdict(found: JobForecast, asked: Asked) -> str:
     wanted = [f"within {duration(asked.deadline)}"] if asked.deadline is not None else []
-    if asked.budget is not None:
+    if asked.budget is not None and asked.budget.action != "warn":
         wanted.append(f"for {asked.budget}")
     under = f" {' '.join(wanted)}" if wanted else ""
     best = found.cheapest
     if best is None:
-        return f"none of these does the whole job{under}"
+        unsure = "" if all(one.foreseen for one in found.choices) else "; of some of them that is not known"
+        return f"none of these does the whole job{under}{unsure}"
     swaps = [f"with {new} instead of {old}" for old, new in best.models.items()]
     name = " ".join([best.tier, best.mode, *swaps])
-    return f"cheapest{under}: {name}, {dollars(best.cost)}, {between(best.duration, best.at_most_us)}"
+    known = best.slowest_us() is not None
+    lasts = between(best.duration, best.at_most_us) if known else "duration unknown"
+    return f"cheapest{under}: {name}, {dollars(best.cost)}, {lasts}"
 
 
 def _amounts(one: Choice) -> tuple[str, str]:
@@ -145,13 +173,9 @@ def _times(one: Choice) -> tuple[str, str]:
     return ("≤", duration(one.at_most_us)) if one.at_most_us is not None else ("unknown", "")
 
 
-def _named(one: Choice) -> tuple[str, str, str]:
-    return one.tier, one.mode, ", ".join(one.models.values())
-
-
 def _said(one: Choice) -> list[str]:
-    lost = [f"{one.missing:,} of the requests are left out"] if one.missing else []
-    return [*lost, *one.notes]
+    """What is to be said of a choice, without its tier, which stands beside it: a fact of several tiers is one."""
+    return list(dict.fromkeys(note.replace(f" in {one.tier}", "", 1) for note in one.notes))
 
 
 def _notes(found: JobForecast) -> list[str]:
@@ -161,22 +185,21 @@ def _notes(found: JobForecast) -> list[str]:
 
 def _write(found: JobForecast, asked: Asked) -> None:
     """Write the report, and the picture."""
-    work, spent = found.job.workload, found.spending
+    work, go, spent = found.job.workload, found.go, found.spending
     _, picos = work.expected(ONLINE)
-    money = work.money[ONLINE]
+    money = go.money[ONLINE]
     panels = []
     if found.outlook.duration is not None:
         lines = series(work, found.outlook, spent.cost, picos)
-        total = None if asked.budget is None else asked.budget.amount.pico
+        cap = total_of(asked.budget)
+        total = None if cap is None else cap.pico
         panels.append(spend_over_time(lines, total))
         ranked = sorted(lines.rates, key=lambda name: -found.outlook.shares.get(name, 0))
         panels += [rate_against_limit(lines, name) for name in ranked[:MOST_LIMITS]]
         panels.append(queue_depth(lines, found.account.concurrency))
     if spent.cost is not None:
         priced = money.why < 0
-        inputs = {
-            model: exact_sum(money.fixed[priced & (work.model == place)]) for place, model in enumerate(work.models)
-        }
+        inputs = {model: exact_sum(money.fixed[priced & (go.model == place)]) for place, model in enumerate(go.models)}
         panels.append(cost_by_component(components(found.by_model, inputs)))
     if found.choices:
         panels.append(comparison(found.choices, found.cheapest))
@@ -187,13 +210,13 @@ def _write(found: JobForecast, asked: Asked) -> None:
         Card("cost, p50", "no price" if spent.cost is None else spent.cost.usd()["p50"].format(), _spread(spent)),
         Card("duration, p50", duration(_p50(found)), between(found.outlook.duration)),
         Card("binding limit", found.outlook.binding or "none", _shares(found)),
-        Card("tokens", f"{int(work.input.sum()):,} in", f"{spent.output.p50:,} out, p50"),
+        Card("tokens", f"{int(go.input.sum()):,} in", f"{spent.output.p50:,} out, p50"),
     ]
     told = [f"{number}: {note}" for number, note in enumerate(_notes(found), 1)]
     notes = [_verdict(found, asked), *found.facts, *_assumed(found), *told]
     if asked.html:
-        wins = [(one.change, between(one.duration)) for one in found.outlook.relief]
-        grids = [Grid("What relaxing buys", ("change", "duration"), wins), _grid(found)]
+        wins = [(one.change, between(one.duration), one.binding) for one in found.outlook.relief]
+        grids = [Grid("What relaxing buys", ("change", "duration", "binding then"), wins), _grid(found)]
         write(asked.html, page(title, subtitle, cards, panels, grids, notes))
     if asked.png:
         png(panels, title, asked.png)
@@ -218,6 +241,7 @@ def _assumed(found: JobForecast) -> list[str]:
         *(f"Output sizes of {counted(number, 'request')}: {basis}." for basis, number in found.outputs.items()),
         *(f"Times of the replies to {counted(number, 'request')}: {basis}." for basis, number in found.latency.items()),
         *(f"{counted(number, 'request')} without a price: {why}." for why, number in found.spending.unpriced.items()),
+        *([f"Of {counted(len(found.job.workload), 'request')}, {_left(found)}."] if found.outlook.refused else []),
         *(f"{counted(number, 'request')} cannot be sent: {why}." for why, number in found.outlook.refused.items()),
         *([f"{counted(len(found.job.bad), 'line')} of the file cannot be used."] if found.job.bad else []),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from pricing.spend import exact_sum
 
@@ -14,7 +15,7 @@ from ..forecast.page import Card, Grid, page
 from ..forecast.series import series
 from ..forecast.traced import OVER_US, TraceForecast, View, forecast_trace
 from ..forecast.workload import ONLINE
-from ._forecast import Asked, day, dollars, duration, exit_code, fact, print_table, reading_of, write
+from ._forecast import Asked, day, delivered, dollars, duration, exit_code, fact, print_table, reading_of, write
 from ._shared import counted, print_bad_lines, print_json
 from ._text import echo
 
@@ -40,38 +41,59 @@ def show(asked: Asked) -> int:
         seed=asked.seed,
         progress=tell if sys.stderr.isatty() else None,
     )
-    if asked.as_json:
-        print_json(of_trace(found, asked.seed))
-    else:
-        _print(found)
-    if asked.html or asked.png:
-        _write(found, asked)
+    delivered(
+        lambda: print_json(of_trace(found, asked.seed)) if asked.as_json else _print(found),
+        lambda: _write(found, asked) if asked.html or asked.png else None,
+    )
     return exit_code(found.trace.bad_rows, found.spending.unpriced, found.main.outlook.refused)
 
 
 def _print(found: TraceForecast) -> None:
-    trace, work, spent = found.trace, found.work, found.spending
+    trace, work, go, spent = found.trace, found.work, found.go, found.spending
     since = "" if trace.start is None else f", from {trace.start:%Y-%m-%d %H:%M} UTC"
     long = duration(int(work.arrival_us[-1]))
-    fact("trace", f"{counted(len(work), 'request')} for {', '.join(work.models)} in {long}{since}")
+    fact("trace", f"{counted(len(work), 'request')} for {_some(work.models)} in {long}{since}")
     output = spent.output
     spread = "" if output.p5 == output.p95 else f" ({output.p5:,} – {output.p95:,})"
-    fact("tokens", f"{int(work.input.sum()):,} in ({int(work.cached.sum()):,} cached), {output.p50:,} out{spread}")
+    fact("tokens", f"{int(go.input.sum()):,} in ({int(go.cached.sum()):,} cached), {output.p50:,} out{spread}")
+    if len(go) < len(work):
+        left = len(work) - len(go)
+        fact("left out", f"{counted(left, 'request')} that cannot be sent in {found.main.account.name}: in no sum")
     label = "cost"
     for mode, one in found.by_mode.items():
         if one.cost is not None:
-            fact(label, f"{_amount(one.cost.usd()['p50'].format(), dollars(one.cost), one.cost)}  {mode}")
+            of = "" if one.requests == len(go) else f" of {one.requests:,} of {len(go):,} requests"
+            fact(label, f"{_amount(one.cost.usd()['p50'].format(), dollars(one.cost), one.cost)}  {mode}{of}")
             label = ""
-    for reason, number in spent.unpriced.items():
-        fact("unpriced", f"{counted(number, 'request')}: {reason}")
+    if label:
+        fact(label, "unknown: nothing that can be sent has a price")
+    for mode, one in found.by_mode.items():
+        for reason, number in one.unpriced.items():
+            fact("unpriced", f"{counted(number, 'request')}{'' if mode == ONLINE else f' in {mode}'}: {reason}")
     for note in (*trace.notes, *found.facts):
         fact("note", note)
     grid = _grid(found)
     echo("")
     print_table(grid.title, grid.heads, grid.rows, frozenset(range(len(grid.heads))) - grid.numbers)
-    for name, number in {reason: n for one in found.views for reason, n in one.outlook.refused.items()}.items():
-        echo(f"{counted(number, 'request')} not sent: {name}")
-    print_bad_lines(trace.bad, trace.bad_rows)
+    for text in _not_sent(found):
+        echo(text)
+    print_bad_lines(trace.bad, trace.bad_rows, what="row")
+
+
+def _not_sent(found: TraceForecast) -> list[str]:
+    """What cannot be sent in which tiers, each thing once."""
+    tiers: dict[tuple[str, int], list[str]] = {}
+    for one in found.views:
+        for reason, number in one.outlook.refused.items():
+            plain = reason.replace(f" in {one.account.name}", "", 1)
+            tiers.setdefault((plain, number), []).append(one.account.name)
+    return [
+        f"{', '.join(names)}: {counted(number, 'request')} not sent: {why}" for (why, number), names in tiers.items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
 
 
 def _amount(plain: str, spread: str, cost: object) -> str:
@@ -103,7 +125,7 @@ def _write(found: TraceForecast, asked: Asked) -> None:
     """Write the report, and the picture."""
     work, spent, main = found.work, found.spending, found.main
     _, picos = work.expected(ONLINE)
-    money, panels = work.money[ONLINE], list[Panel]()
+    priced, panels = main.outlook.goes & (work.money[ONLINE].why < 0), list[Panel]()
     if main.outlook.duration is not None:
         lines = series(work, main.outlook, spent.cost, picos)
         panels = [spend_over_time(lines), *(rate_against_limit(lines, one.limit) for one in main.filled[:2])]
@@ -111,9 +133,10 @@ def _write(found: TraceForecast, asked: Asked) -> None:
     if spent.cost is not None:
         parts = {}
         for place, model in enumerate(work.models):
-            mine = (work.model == place) & (money.why < 0)
-            inputs = exact_sum(money.fixed[mine])
-            parts[model] = (inputs, exact_sum(picos[mine]) - inputs)
+            mine = (work.model == place) & priced
+            if mine.any():  # what has no price is not $0
+                inputs = exact_sum(work.money[ONLINE].fixed[mine])
+                parts[model] = (inputs, exact_sum(picos[mine]) - inputs)
         panels.append(cost_by_component(parts))
     panels.append(fullness([(one.account.name, one.filled) for one in found.views if one.filled]))
     title = f"Forecast of {os.path.basename(asked.file)}"
@@ -129,7 +152,12 @@ def _write(found: TraceForecast, asked: Asked) -> None:
     notes = [
         *found.facts,
         *found.trace.notes,
-        *(f"{n:,} requests without a price: {why}." for why, n in spent.unpriced.items()),
+        *(
+            f"{n:,} requests without a price{'' if mode == ONLINE else f' in {mode}'}: {why}."
+            for mode, one in found.by_mode.items()
+            for why, n in one.unpriced.items()
+        ),
+        *(f"{text}." for text in _not_sent(found)),
     ]
     if found.trace.bad_rows:
         notes.append(f"{found.trace.bad_rows:,} rows are no requests and are left out.")

@@ -75,12 +75,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def print_bad_lines(first: Sequence[BadLine], number: int, more_in: str = "--json") -> None:
-    """Say what is wrong with the first of so many lines, to stderr."""
+def print_bad_lines(first: Sequence[BadLine], number: int, more_in: str = "--json", what: str = "line") -> None:
+    """Say what is wrong with the first of so many lines, or rows below the head of a table, to stderr."""
     for bad in first[:MOST_SHOWN]:
-        echo(f"line {bad.number}: {bad.reason}", err=True)
+        echo(f"{what} {bad.number}: {bad.reason}", err=True)
     if number > MOST_SHOWN:
-        echo(f"… and {counted(number - MOST_SHOWN, 'more bad line')} ({more_in} lists them all)", err=True)
+        echo(f"… and {counted(number - MOST_SHOWN, f'more bad {what}')} ({more_in} lists them all)", err=True)
 
 
 def limit_options(command: Command) -> Command:

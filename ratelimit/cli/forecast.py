@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -12,7 +13,7 @@ from pricing.budget import Budget
 
 from ..errors import ConfigError
 from ..forecast.choices import read_swap
-from ..forecast.kinds import JOB, REPORT, SUITE, kind_of
+from ..forecast.kinds import JOB, LEDGER, REPORT, SUITE, TRACE, kept, kind_of
 from ..forecast.workload import POLICIES
 from ..pieces import cores
 from ._forecast import Asked
@@ -25,6 +26,23 @@ from ._shared import (
     own_limits,
     region_option,
 )
+
+_ONLY = {
+    "model": (TRACE,),
+    "over": (TRACE,),
+    "by": (LEDGER,),
+    "until": (LEDGER,),
+    "deadline": (JOB,),
+    "budget": (JOB, LEDGER),
+    "policy": (JOB,),
+    "concurrency": (JOB, TRACE),
+    "ledger": (JOB, TRACE),
+    "region": (JOB, TRACE),
+    "rpm": (JOB, TRACE),
+    "tpm": (JOB, TRACE),
+    "rpd": (JOB, TRACE),
+}
+"""Options that say nothing to other kinds of files. Those that change no number, such as --jobs, everybody may give."""
 
 
 def read_duration(text: str) -> int:
@@ -69,7 +87,11 @@ def read_duration(text: str) -> int:
 @prices_option
 @region_option
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of everything drawn: the same seed, the same forecast."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of everything drawn: the same seed, the same forecast.",
 )
 @click.option(
     "--html", type=click.Path(dir_okay=False), help="Write a report with charts, one file that needs no network."
@@ -78,7 +100,8 @@ def read_duration(text: str) -> int:
 @click.option("--jobs", type=click.IntRange(1), help="Processes for a large file (default: one for each core).")
 @click.option("--no-cache", is_flag=True, help="Count all tokens anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, **options: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, file: str, **options: Any) -> None:
     """Foresee what a job costs, how long it takes, which limit binds, and what would change it. Nothing is sent.
 
     FILE is a job (JSONL, or - for standard input), a prompt suite (promptfooconfig.yaml), a trace (CSV or Parquet of
@@ -87,9 +110,40 @@ def command(file: str, **options: Any) -> None:
     limits = own_limits(options.pop("rpm"), options.pop("tpm"), options.pop("rpd"))
     if limits and options["tiers"][1:]:
         raise click.UsageError("--rpm, --tpm and --rpd replace the limits of one --tier; leave the others out")
-    asked = Asked(file, limits=limits, jobs=options.pop("jobs") or cores(), **options)
-    kind = kind_of(file)
-    if kind == REPORT:
-        raise ConfigError(f"{file}: is a gate's saved report: `ratecard baseline show` shows it")
-    room = importlib.import_module(f"._forecast_{JOB if kind == SUITE else kind}", __package__)
-    sys.exit(room.show(asked))
+    _check_outputs(file, options)
+    with kept(file) as path:
+        asked = Asked(path, limits=limits, jobs=options.pop("jobs") or cores(), **options)
+        kind = kind_of(path)
+        if kind == REPORT:
+            raise ConfigError(f"{file}: is a gate's saved report: `ratecard baseline show` shows it")
+        kind = JOB if kind == SUITE else kind
+        _check_options(context, kind)
+        code = importlib.import_module(f"._forecast_{kind}", __package__).show(asked)
+    sys.exit(code)
+
+
+def _check_options(context: click.Context, kind: str) -> None:
+    """Refuse an option that would say nothing. Raises UsageError naming the kinds that it is for."""
+    for name, kinds in _ONLY.items():
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and kind not in kinds:
+            raise click.UsageError(f"--{name} is for a {' or a '.join(kinds)}, and this file is a {kind}")
+
+
+def _check_outputs(file: str, options: dict[str, Any]) -> None:
+    """Refuse to write over what is read. Raises UsageError naming both."""
+    read = [file, options["ledger"], *options["prices"]]
+    written = [(f"--{name}", options[name]) for name in ("html", "png") if options[name]]
+    for option, path in written:
+        for one in read:
+            if one and _same(path, one):
+                raise click.UsageError(f"{option} {path} would write over {one}, which is read")
+    if len(written) == 2 and _same(written[0][1], written[1][1]):
+        raise click.UsageError(f"--html and --png are one file: {written[0][1]}")
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.abspath(one) == os.path.abspath(other)

@@ -6,6 +6,7 @@ matplotlib draws them, without a screen and without its global state; the same f
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from pricing.projection import Ahead, Day
 from pricing.spend import Spending
 
 from ..clock import US_PER_S
+from ..errors import ConfigError
 from .choices import Choice
 from .series import Series
 from .traced import Filled
@@ -37,9 +39,12 @@ _STYLE = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "legend.frameon": False,
+    "text.parse_math": False,  # names come from elsewhere, and a dollar is a dollar
 }
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 _PICO = 1e12
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_PERIODS = ((60 * US_PER_S, "minute"), (86_400 * US_PER_S, "day"))
 MOST_CHOICES = 24
 """Choices that have a bar: more cannot be read."""
 
@@ -64,17 +69,25 @@ def svg(panel: Panel) -> str:
 
 
 def png(panels: Sequence[Panel], title: str, path: str) -> None:
-    """Write panels side by side as a picture."""
+    """Write panels side by side as a picture.
+
+    Raises  ConfigError when there are none, or the file cannot be written
+    """
+    if not panels:
+        raise ConfigError(f"{path}: is not written: there is nothing to draw")
     columns = 2 if len(panels) > 1 else 1
     with _styled():
         figure, axes = _figure(-(-len(panels) // columns), columns)
-        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=13, fontweight="bold")
+        figure.suptitle(visible(title), x=0.01, ha="left", fontsize=13, fontweight="bold")
         for panel, one in zip(panels, axes, strict=False):
             panel.draw(one)
-            one.set_title(panel.title)
+            one.set_title(visible(panel.title))
         for one in axes[len(panels) :]:
             one.set_visible(False)
-        figure.savefig(path, format="png", dpi=130, metadata={"Software": "ratecard"})
+        try:
+            figure.savefig(path, format="png", dpi=130, metadata={"Software": "ratecard"})
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _styled() -> Any:
@@ -88,9 +101,9 @@ def _figure(rows: int, columns: int) -> tuple[Any, list[Any]]:
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
 
 
-def _plain(text: str) -> str:
-    """Words, and not the formulas that dollar signs enclose."""
-    return text.replace("$", r"\$")
+def visible(text: str) -> str:
+    """Spell out what no page and no picture can hold: control characters, and halves of characters."""
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _clock(series: Series) -> tuple[Any, str]:
@@ -98,6 +111,14 @@ def _clock(series: Series) -> tuple[Any, str]:
     last_s = float(series.until_us[-1]) / US_PER_S
     size, name = next((size, name) for size, name in _UNITS if last_s >= 2 * size or size == 1)
     return series.until_us / US_PER_S / size, name
+
+
+def _powers(axes: Any) -> None:
+    """Write the numbers of a logarithmic axis in full, those between its powers too, and all of them one way."""
+    ticker = needed("matplotlib.ticker", extra="charts")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.4g}")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def spend_over_time(series: Series, budget_pico: int | None = None) -> Panel:
@@ -117,24 +138,28 @@ def spend_over_time(series: Series, budget_pico: int | None = None) -> Panel:
 
 
 def rate_against_limit(series: Series, limit: str) -> Panel:
-    """Units taken per minute of a limit, against what it lets through."""
-    taken, most = series.rates[limit]
-    unit = "requests" if limit.startswith("rp") else "tokens"
+    """Units taken of a limit within its period, against what it lets through in so long."""
+    taken, most, period_us = series.rates[limit]
+    unit = "requests" if limit.partition("-")[2].startswith("rp") or limit.startswith("rp") else "tokens"
+    per = next((name for size, name in _PERIODS if period_us == size), f"{period_us / US_PER_S:,g} s")
 
     def draw(axes: Any) -> None:
         at, name = _clock(series)
         axes.fill_between(at, taken, step="pre", color=GREEN, alpha=0.35, lw=0)
-        axes.step(at, taken, where="pre", color=GREEN, label="admitted")
+        axes.step(at, taken, where="pre", color=GREEN, label=f"admitted in the {per} before")
+        peak = float(taken.max(initial=0))
+        near = peak * 20 > most
         axes.axhline(most, color=RED, ls="--", label=f"limit {most:,.0f}")
-        axes.set(xlabel=name, ylabel=f"{unit} per minute", xlim=(0, at[-1]))
-        axes.set_ylim(
-            bottom=0, top=max(float(taken.max(initial=0)), most if taken.max(initial=0) * 20 > most else 0) * 1.15 or 1
-        )
+        axes.set(xlabel=name, ylabel=f"{unit} per {per}", xlim=(0, at[-1]))
+        axes.set_ylim(bottom=0, top=max(peak, most if near else 0) * 1.15 or 1)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend(loc="upper right")
 
-    words = f"What is taken of {limit} per minute, against the limit; the first minute may spend a full bucket as well."
-    return Panel(f"{unit.capitalize()} per minute: {limit}", words, draw)
+    words = (
+        f"What was taken of {limit} in the {per} before each instant, against the limit. A full bucket may be "
+        "spent beside what comes in meanwhile: then it is up to twice as much."
+    )
+    return Panel(f"{unit.capitalize()} per {per}: {limit}", words, draw)
 
 
 def queue_depth(series: Series, concurrency: int | None) -> Panel:
@@ -158,14 +183,15 @@ def cost_by_component(parts: Mapping[str, tuple[int, int]]) -> Panel:
     """Expected cost of input and of output, by model (pico-dollars)."""
 
     def draw(axes: Any) -> None:
-        names = list(parts)
-        inputs = [parts[name][0] / _PICO for name in names]
-        outputs = [parts[name][1] / _PICO for name in names]
-        axes.barh(names, inputs, 0.6, color=BLUE, label="input")
-        axes.barh(names, outputs, 0.6, left=inputs, color=ORANGE, label="output")
-        for name, one, other in zip(names, inputs, outputs, strict=True):
-            axes.text(one + other, name, f"  \\${one + other:,.2f}", va="center")
-        axes.set_ylim(max(len(names), 3) - 0.5, -0.5)
+        inputs = [one / _PICO for one, _ in parts.values()]
+        outputs = [one / _PICO for _, one in parts.values()]
+        places = range(len(parts))
+        axes.barh(places, inputs, 0.6, color=BLUE, label="input")
+        axes.barh(places, outputs, 0.6, left=inputs, color=ORANGE, label="output")
+        axes.set_yticks(places, [visible(name) for name in parts])
+        for place, both in enumerate(parts.values()):
+            axes.text(sum(both) / _PICO, place, f"  {Usd(sum(both)).format()}", va="center")
+        axes.set_ylim(max(len(parts), 3) - 0.5, -0.5)
         axes.margins(x=0.18)
         axes.set(xlabel="US dollars, expected")
         axes.grid(visible=False, axis="y")
@@ -187,12 +213,12 @@ def comparison(choices: Sequence[Choice], best: Choice | None) -> Panel:
             axes.barh(place, long - least, 0.7, left=least, color=colours.get(one.mode, GREY))
             cost = 0 if one.cost is None else one.cost.p50
             words = f"  {Usd(cost).format()}" + ("  cheapest" if one == best else "")
-            axes.text(long, place, _plain(words), va="center", fontsize=8, color=RED if one == best else "black")
+            axes.text(long, place, visible(words), va="center", fontsize=8, color=RED if one == best else "black")
         names = [" ".join([one.tier, *one.models.values(), one.mode]) for one in shown]
-        axes.set_yticks(range(len(shown)), [_plain(name) for name in names], fontsize=8)
+        axes.set_yticks(range(len(shown)), [visible(name) for name in names], fontsize=8)
         axes.set(xscale="log", xlabel="hours (p95, or at most)", ylim=(len(shown) - 0.4, -0.6))
         axes.set_xlim(least, max(hours, default=1) * 12)
-        axes.xaxis.set_major_formatter("{x:g}")
+        _powers(axes)
         axes.grid(visible=False, axis="y")
 
     words = "How long every way takes that does the whole job (logarithmic), and what half of such jobs cost at most."
@@ -212,7 +238,7 @@ def fullness(tiers: Sequence[tuple[str, Sequence[Filled]]]) -> Panel:
     """How full the fullest limit of each tier is, on average and at its peak."""
 
     def draw(axes: Any) -> None:
-        names = [f"{tier}: {filled[0].limit}" for tier, filled in tiers]
+        names = [visible(f"{tier}: {filled[0].limit}") for tier, filled in tiers]
         least = 0.001
         for place, (_, filled) in enumerate(tiers):
             peak, sustained = max(filled[0].peak, least), max(filled[0].sustained, least)
@@ -221,7 +247,7 @@ def fullness(tiers: Sequence[tuple[str, Sequence[Filled]]]) -> Panel:
         axes.axvline(1, color=RED, ls="--", label="limit")
         axes.set_yticks(range(len(tiers)), names, fontsize=8)
         axes.set(xscale="log", xlabel="share of the limit", ylim=(len(tiers) - 0.4, -0.6))
-        axes.xaxis.set_major_formatter("{x:.1%}")
+        _powers(axes)
         axes.grid(visible=False, axis="y")
         axes.legend(loc="lower right")
 
@@ -255,7 +281,7 @@ def parts(names: Sequence[str], amounts: Sequence[Ahead | None]) -> Panel:
         for place, (_, one) in enumerate(known):
             axes.barh(place, one.mean / _PICO, 0.6, color=BLUE)
             axes.plot((one.p5 / _PICO, one.p95 / _PICO), (place, place), color=RED, lw=2)
-        axes.set_yticks(range(len(known)), [_plain(name) for name, _ in known], fontsize=8)
+        axes.set_yticks(range(len(known)), [visible(name) for name, _ in known], fontsize=8)
         axes.set(xlabel="US dollars, expected; the line: nine in ten", ylim=(max(len(known), 3) - 0.4, -0.6))
         axes.grid(visible=False, axis="y")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pricing.budget import FREE, Budget
 from pricing.cards import resolve
 from pricing.export import needed
 from pricing.money import Usd
@@ -15,7 +16,7 @@ from ..clock import US_PER_S
 from ..errors import ConfigError, NotOffered
 from ..limit import canonical
 from ..tiers import load_tiers
-from .lanes import Account, batch_queue
+from .lanes import Account, batch_queue, gone
 from .outlook import Outlook, Span
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ BATCH_US = 24 * 3_600 * US_PER_S
 WINDOWS_US = {"window_2h": 2 * 3_600 * US_PER_S, "window_8h": 8 * 3_600 * US_PER_S}
 """Within so long after its admission a background request of a discounted completion window is done."""
 QUEUE = "batch queue"
+BATCH = "batch"
 
 
 class Choice(NamedTuple):
@@ -34,12 +36,13 @@ class Choice(NamedTuple):
     tier        of the account; or its own limits
     mode        online, flex, batch, window_2h, window_8h
     models      model → the one in its place; empty: those of the job
-    cost        Interval of pico-dollars; None where nothing has a price
+    cost        Interval of pico-dollars, of the requests that it does; None where none of them has a price
     duration    Span; None where it is not known, or only a bound is
     at_most_us  a bound on the duration; None where none is published
     binding     what takes most of the time
     requests    how many it does; missing: how many it does not, because they have no price, or cannot be sent
     notes       what a reader should know
+    foreseen    False: what a budget does to it is not known, so it meets none
     """
 
     tier: str
@@ -52,6 +55,7 @@ class Choice(NamedTuple):
     requests: int
     missing: int
     notes: tuple[str, ...]
+    foreseen: bool = True
 
     def slowest_us(self) -> int | None:
         """By when it is done in nineteen of twenty cases, or at the latest; None where nobody knows."""
@@ -59,7 +63,7 @@ class Choice(NamedTuple):
 
     def meets(self, deadline_us: int | None, budget: Usd | None) -> bool:
         """Whether it does the whole job, by the deadline and within the budget in nineteen of twenty cases."""
-        if self.missing or self.cost is None or not self.requests:
+        if self.missing or self.cost is None or not self.requests or not self.foreseen:
             return False
         slowest_us = self.slowest_us()
         if deadline_us is not None and (slowest_us is None or slowest_us > deadline_us):
@@ -82,76 +86,86 @@ def cheapest(choices: Iterable[Choice], deadline_us: int | None, budget: Usd | N
 def choice_of(
     mode: str, account: Account, models: Mapping[str, str], work: Workload, spending: Spending, online: Outlook
 ) -> Choice:
-    """Say what a mode comes to, given what the same requests come to online."""
-    missing, notes = sum(spending.unpriced.values()), list(spending.unpriced)
-    if mode == "batch":
-        at_most_us, binding, refused, said = _batch(work, account)
-        notes += said
-        lost = missing + refused
-        return Choice(
-            account.name, mode, models, spending.cost, None, at_most_us, binding, len(work) - lost, lost, tuple(notes)
-        )
-    refused = sum(online.refused.values())
-    notes += online.refused
+    """Say what a mode comes to that goes through the same limits, given what the requests come to there."""
+    notes = [*spending.unpriced, *online.refused]
     duration, at_most_us = online.duration, None
     if mode in WINDOWS_US:
-        last_us = int(online.schedule.act_us[-1]) if len(online.schedule.act_us) else 0
+        last_us = int(online.schedule.act_us.max(initial=0))
         duration, at_most_us = None, last_us + WINDOWS_US[mode]
     elif mode == "flex":
         duration = None
         notes.append("how much longer flex replies take, nobody says; when resources are short, they are refused (429)")
-    lost = min(len(work), missing + refused)
+    done = spending.requests
     return Choice(
-        account.name,
-        mode,
-        models,
-        spending.cost,
-        duration,
-        at_most_us,
-        online.binding,
-        len(work) - lost,
-        lost,
+        account.name, mode, models, spending.cost, duration, at_most_us, online.binding, done, len(work) - done,
         tuple(notes),
-    )
+    )  # fmt: skip
 
 
-def _batch(work: Workload, account: Account) -> tuple[int | None, str, int, list[str]]:
+def batch_choice(
+    account: Account, models: Mapping[str, str], work: Workload, cost: Callable[[str, Any], Spending],
+    budget: Budget | None,
+) -> Choice:  # fmt: skip
+    """Say what the Batch API comes to.
+
+    cost    (mode, which requests go) → Spending
+    budget  of a window, where there is one: whether batches wait for it, and for how long, nobody knows
+    """
+    at_most_us, binding, goes, said = _batch(work, account)
+    spending = cost(BATCH, goes)
+    notes, foreseen = [*spending.unpriced, *said], True
+    if budget is not None and spending.cost is not None:
+        open_ = budget.amount.pico // (FREE if budget.action == "slow" else 1)
+        if spending.cost.p95 > open_:
+            at_most_us, foreseen = None, False
+            notes.append(f"what a budget of {budget} does to batches that cost more is not foreseen")
+    done = spending.requests
+    return Choice(
+        account.name, BATCH, models, spending.cost, None, at_most_us, binding, done, len(work) - done, tuple(notes),
+        foreseen,
+    )  # fmt: skip
+
+
+def _batch(work: Workload, account: Account) -> tuple[int | None, str, Any, list[str]]:
     """How long batches take at most: so many rounds of a full queue, one day each.
 
-    → µs (None: the queue is not published), what binds, requests that can never be enqueued, notes
+    → µs (None: the queue is not published), what binds, (n,) which requests can be enqueued, notes
     """
     np = needed("numpy", extra="pandas")
-    rounds, refused, notes = 0, 0, list[str]()
-    unknown = False
+    rounds, notes, unknown = 0, list[str](), False
+    goes = np.ones(len(work), bool)
     for place, model in enumerate(work.models):
-        tokens = work.input[work.model == place]
-        if not len(tokens):
+        mine = work.model == place
+        if not mine.any():
             continue
+        no = gone(model, account.at)
         try:
             queue = batch_queue(model, account.tier)
         except NotOffered as error:
-            refused += len(tokens)
-            notes.append(str(error))
+            no = no or str(error)
+        if no is not None:
+            goes[mine] = False
+            notes.append(no)
             continue
         if queue is None:
             unknown = True
             notes.append(f"no batch queue is published for {canonical(model)} in {account.name}")
             continue
-        if over := int((tokens > queue).sum()):
-            refused += over
-            notes.append(f"{over:,} of more input tokens than the whole batch queue of {queue:,}")
-            tokens = tokens[tokens <= queue]
-        sums, done, turns = np.cumsum(tokens), 0, 0
+        over = mine & (work.input > queue)
+        if over.any():
+            goes &= ~over
+            notes.append(f"{int(over.sum()):,} of more input tokens than the whole batch queue of {queue:,}")
+        sums, done, turns = np.cumsum(work.input[mine & goes]), 0, 0
         while done < len(sums):
             before = int(sums[done - 1]) if done else 0
             done = int(np.searchsorted(sums, before + queue, side="right"))
             turns += 1
         rounds = max(rounds, turns)
-    if unknown:
-        return None, QUEUE, refused, notes
+    if unknown or not goes.any():
+        return None, QUEUE if unknown else "", goes, notes
     if rounds > 1:
         notes.append(f"{rounds:,} rounds of a full batch queue")
-    return rounds * BATCH_US, QUEUE if rounds > 1 else "the batch window of 24 h", refused, notes
+    return rounds * BATCH_US, QUEUE if rounds > 1 else "the batch window of 24 h", goes, notes
 
 
 def tiers_for(models: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,16 +46,17 @@ def reasons(found: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def of_job(found: JobForecast, seed: int) -> dict[str, Any]:
     """The document of a job's forecast."""
-    work, cost = found.job.workload, found.spending
+    work, go, cost = found.job.workload, found.go, found.spending
+    asked = Counter(work.model.tolist())
     return {
         "kind": "job",
         "requests": len(work),
         "bad_lines": [{"line": one.number, "reason": one.reason} for one in found.job.bad],
         "inexact": found.job.inexact,
-        "tokens": {"input": int(work.input.sum()), "output": cost.output._asdict()},
+        "tokens": {"input": int(go.input.sum()), "output": cost.output._asdict()},
         "cost": money(cost.cost),
         "unpriced": reasons(cost.unpriced),
-        "models": {model: _spent(one) for model, one in found.by_model.items()},
+        "models": {model: _spent(found.by_model[model], asked[place]) for place, model in enumerate(work.models)},
         "output_basis": dict(found.outputs),
         "latency_basis": dict(found.latency),
         "tier": found.account.name,
@@ -83,13 +85,16 @@ def of_outlook(found: Outlook) -> dict[str, Any]:
             }
             for phase in found.phases
         ],
-        "relief": [{"change": one.change, "seconds": span(one.duration)} for one in found.relief],
+        "relief": [
+            {"change": one.change, "seconds": span(one.duration), "binding_limit": one.binding or None}
+            for one in found.relief
+        ],
     }
 
 
-def _spent(one: Spending) -> dict[str, Any]:
+def _spent(one: Spending, requests: int) -> dict[str, Any]:
     return {
-        "requests": one.requests + sum(one.unpriced.values()),
+        "requests": requests,
         "output": one.output._asdict(),
         "cost": money(one.cost),
         "unpriced": sum(one.unpriced.values()),
@@ -114,7 +119,7 @@ def _choice(one: Choice) -> dict[str, Any]:
 
 def of_trace(found: TraceForecast, seed: int) -> dict[str, Any]:
     """The document of a trace's forecast."""
-    trace, work, cost = found.trace, found.work, found.spending
+    trace, work, go, cost = found.trace, found.work, found.go, found.spending
     return {
         "kind": "trace",
         "requests": len(work),
@@ -124,10 +129,11 @@ def of_trace(found: TraceForecast, seed: int) -> dict[str, Any]:
             "count": trace.bad_rows,
             "first": [{"row": one.number, "reason": one.reason} for one in trace.bad[:MOST_SHOWN]],
         },
-        "tokens": {"input": int(work.input.sum()), "cached": int(work.cached.sum()), "output": cost.output._asdict()},
+        "tokens": {"input": int(go.input.sum()), "cached": int(go.cached.sum()), "output": cost.output._asdict()},
         "cost": money(cost.cost),
         "cost_by_mode": {mode: money(one.cost) for mode, one in found.by_mode.items()},
         "unpriced": reasons(cost.unpriced),
+        "unpriced_by_mode": {mode: reasons(one.unpriced) for mode, one in found.by_mode.items()},
         "tiers": [_view(one) for one in found.views],
         "detail": {"tier": found.main.account.name, **of_outlook(found.main.outlook)},
         "facts": list(found.facts),

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pricing.budget import LENGTHS_US, Budget
+from pricing.budget import Budget
 from pricing.learned import RECALLED
 from pricing.ledger import Ledger
 from pricing.spend import Spending, spending
 
 from ..errors import ConfigError
 from ..job import STDIN, opened
-from .choices import Choice, cheapest, choice_of, replacements, tiers_for
+from .capped import checked, says_of, spending_rule, total_of
+from .choices import BATCH, Choice, batch_choice, cheapest, choice_of, replacements, tiers_for
 from .lanes import Account, lanes
 from .latency import Pace, Replying, learned
 from .outlook import Outlook, Setting, outlook
+from .schedule import Rule
 from .workload import MODES, ONLINE, Job, Reading, Workload, read_workload
 
 
@@ -40,8 +42,9 @@ class JobForecast(NamedTuple):
     """What a job comes to.
 
     job          Job as it was read
+    go           the requests of it that can be sent in `account`: the sums are of these
     account      whose limits `outlook` is of
-    spending     online; by_model: the same for each model
+    spending     online; by_model: the same for each model; `unpriced` has all requests without a price
     latency      where the durations of replies come from → requests
     outputs      where the sizes of replies come from → requests
     choices      ways to have it done, and the cheapest of them that meets what was asked
@@ -49,6 +52,7 @@ class JobForecast(NamedTuple):
     """
 
     job: Job
+    go: Workload
     account: Account
     spending: Spending
     by_model: Mapping[str, Spending]
@@ -74,6 +78,12 @@ def forecast_job(
 
     Raises  ConfigError when the file, the account or an option cannot be used; TableError when an overlay is wrong
     """
+    checked(wish.budget)
+    if path == STDIN and wish.swaps:
+        raise ConfigError(
+            "--swap reads the job once more, which standard input does not allow: save it, and name the file"
+        )
+    wish = wish._replace(account=wish.account._replace(at=wish.account.at or reading.at))
     reading = reading._replace(modes=MODES)
     job = _read(path, reading, jobs, progress, "reading")
     work = job.workload
@@ -91,22 +101,29 @@ def forecast_job(
             raise ConfigError(f"--swap {model}=…: no request of the job asks for {model}; it has {', '.join(models)}")
     paces = paces_of(reading.ledger)
     account = _account(work, wish)
-    setting = Setting(paces, *_budgeted(work, wish), seed=wish.seed)
+    setting = Setting(paces, _budgeted(work, ONLINE, wish), seed=wish.seed)
     found = outlook(work, account, setting)
-    spent = spent_by(work, ONLINE, wish.seed)
-    by_model = {
-        model: spent_by(work.where(work.model == place), ONLINE, wish.seed)
-        for place, model in enumerate(models)
-        if len(models) > 1
-    } or ({models[0]: spent} if models else {})
-    choices = tuple(_choices(plans, wish, account, setting)) if len(work) else ()
     go = work.where(found.goes)
+    spent = spent_of(work, found.goes, ONLINE, wish.seed)
+    by_model = {models[0]: spent} if len(models) == 1 else _by_model(work, found.goes, wish.seed)
+    choices = tuple(_choices(plans, wish, account, setting)) if len(work) else ()
     replying = Replying(paces, go.models, go.kinds, (go.model, go.kind, go.output, go.latency_us))
-    limit = None if wish.budget is None or wish.budget.window in LENGTHS_US else wish.budget.amount
-    best = cheapest(choices, wish.deadline_us, limit, account.name)
+    best = cheapest(choices, wish.deadline_us, total_of(wish.budget), account.name)
+    told = [*facts, *filter(None, [says_of(wish.budget)])]
     return JobForecast(
-        job, account, spent, by_model, found, replying.bases(), _outputs(work), choices, best, tuple(facts)
+        job, go, account, spent, by_model, found, replying.bases(), _outputs(go), choices, best, tuple(told)
     )
+
+
+def spent_of(work: Workload, goes: Any, mode: str, seed: int) -> Spending:
+    """What those requests cost in a mode for which `goes` (n,) is True; without a price are all that have none."""
+    go = work if goes.all() else work.where(goes)
+    return spent_by(go, mode, seed)._replace(unpriced=work.money[mode].unpriced())
+
+
+def _by_model(work: Workload, goes: Any, seed: int) -> dict[str, Spending]:
+    parts = [(model, work.model == place) for place, model in enumerate(work.models)]
+    return {model: spent_of(work.where(mine), goes[mine], ONLINE, seed) for model, mine in parts}
 
 
 def spent_by(work: Workload, mode: str, seed: int) -> Spending:
@@ -143,12 +160,9 @@ def _account(work: Workload, wish: Wish) -> Account:
     return account._replace(tier=min(refused, key=lambda tier: refused[tier]))
 
 
-def _budgeted(work: Workload, wish: Wish) -> tuple[tuple[str, int, int] | None, Any]:
-    """A budget per hour, day, week or month as a limit on spending, and what each request is expected to cost."""
-    budget = wish.budget
-    if budget is None or budget.window not in LENGTHS_US:
-        return None, None
-    return (f"budget {budget}", budget.amount.pico, LENGTHS_US[budget.window]), work.expected(ONLINE)[1]
+def _budgeted(work: Workload, mode: str, wish: Wish) -> Rule | None:
+    """A budget of a window as a limit on what requests are expected to cost in a mode."""
+    return None if wish.budget is None else spending_rule(wish.budget, work.expected(mode)[1])
 
 
 def _choices(
@@ -156,17 +170,38 @@ def _choices(
 ) -> Iterator[Choice]:
     """Every tier, mode and model: what it comes to."""
     for swap, work in plans.items():
-        # What it costs does not depend on the tier; few runs tell a choice from another one.
-        costs = {mode: spent_by(work, mode, wish.seed) for mode in _modes(work)}
+        modes, rule = _modes(work), _budgeted(work, ONLINE, wish)
+        rules = {mode: _budgeted(work, mode, wish) if mode != ONLINE else rule for mode in modes if rule is not None}
+        # What it costs hangs on the tier only where that does not send all.
+        cost = _Costs(work, wish.seed).of
         accounts = [account] if account.limits else []
         for tier in _tiers(work, wish, account):
             accounts.append(account._replace(tier=tier, limits=None))
         for one in accounts:
-            online = outlook(work, one, setting._replace(budget=None, picos=None), relief=False)
-            for mode, cost in costs.items():
-                if mode == "batch" and one.tier is None:
+            online = outlook(work, one, setting._replace(budget=rule), relief=False)
+            for mode in modes:
+                if mode == BATCH:
+                    if one.tier is not None:
+                        yield batch_choice(one, dict(swap), work, cost, wish.budget if rule else None)
                     continue
-                yield choice_of(mode, one, dict(swap), work, cost, online)
+                found = online
+                if rule is not None and mode != ONLINE:  # it costs less, so the budget lets more of it through
+                    found = outlook(work, one, setting._replace(budget=rules[mode]), relief=False)
+                yield choice_of(mode, one, dict(swap), work, cost(mode, found.goes), found)
+
+
+class _Costs:
+    """What requests cost, each question answered once."""
+
+    def __init__(self, work: Workload, seed: int) -> None:
+        self._work, self._seed = work, seed
+        self._known: dict[tuple[str, bytes], Spending] = {}
+
+    def of(self, mode: str, goes: Any) -> Spending:
+        key = mode, b"" if goes.all() else goes.tobytes()
+        if key not in self._known:
+            self._known[key] = spent_of(self._work, goes, mode, self._seed)
+        return self._known[key]
 
 
 def _tiers(work: Workload, wish: Wish, account: Account) -> Sequence[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pricing.cards import resolve
 from pricing.export import needed
+from pricing.spend import exact_sum
 
 from ..errors import ConfigError, NotOffered
 from ..gate import Gate
-from ..limit import Limit, Limits, Pools
+from ..limit import Limit, Limits, Pools, canonical
 from ..limiter import Limiter
+from ..preflight import shut_down
 from ..stores.base import KINDS
 from ..stores.memory import INITIAL_SLACK_US, MAX_SLACK_SHARE
 from ..tiers import TierTable, load_tiers
@@ -19,11 +22,17 @@ from .schedule import Rule
 if TYPE_CHECKING:
     from .workload import Ints, Workload
 
+_FITS = 1 << 62
+"""What 64 bits hold, with room to spare."""
+_LONGEST_US = 1 << 60
+"""36,000 years: nobody asks for a longer schedule, and the arithmetic stays within 64 bits."""
+
 
 class Account(NamedTuple):
     """The limits of an account, as a Limiter takes them.
 
     concurrency  most requests in the air at once
+    at           the day as of which models are there or shut down; None: today
     """
 
     tier: str | None = None
@@ -58,6 +67,7 @@ class Lanes(NamedTuple):
     line     (n,)      the line each stands in: lanes that share a limit stand in one
     goes     (n,)      whether it can be sent at all
     refused            reason → how many cannot
+    why      (n,)      place in `refused` of those that cannot; -1: it goes
     limits             of each rule, as it is in force
     """
 
@@ -65,17 +75,19 @@ class Lanes(NamedTuple):
     line: Ints
     goes: Any
     refused: dict[str, int]
+    why: Any
     limits: tuple[Limit, ...]
 
 
 def lanes(work: Workload, account: Account) -> Lanes:
     """Say which limits requests pass in an account, and in which lines they stand.
 
-    Raises  ConfigError when the account is none
+    Raises  ConfigError when the account is none, or the requests would take it longer than can be reckoned with
     """
     np = needed("numpy", extra="pandas")
     limiter, count = account.limiter(), len(work)
     line, goes = np.zeros(count, np.int64), np.ones(count, bool)
+    why = np.full(count, -1, np.int32)
     units = {"requests": np.ones(count, np.int64), "tokens": work.charged, "images": work.images}
     charges: dict[str, Any] = {}
     limits: dict[str, Limit] = {}
@@ -86,9 +98,13 @@ def lanes(work: Workload, account: Account) -> Lanes:
     def refuse(which: Any, reason: str) -> None:
         goes[which] = False
         refused[reason] = refused.get(reason, 0) + int(which.sum())
+        why[which] = list(refused).index(reason)
 
     for model, tier in _pairs(np, work):
         members = (work.model == model) & (work.tier == tier)
+        if (no := gone(work.models[model], account.at)) is not None:
+            refuse(members, no)
+            continue
         try:
             gates = _gates(limiter, work.models[model], work.tiers[tier])
         except (NotOffered, ConfigError) as error:
@@ -109,13 +125,20 @@ def lanes(work: Workload, account: Account) -> Lanes:
                 if limit.unit == "concurrent":
                     column[mine] = 1
                     continue
-                kind, period_us, capacity, burst_us = lane.plan[place]
-                column[mine] = -(-units[KINDS[kind]][mine] * period_us // capacity)
-                never = mine & (column > burst_us) & goes
-                if never.any():
-                    most = int(units[KINDS[kind]][never].max())
-                    what = f"{limit.name} of {lane.name}"
-                    refuse(never, f"takes more than {what} ever lets through at once ({most:,} > {limit.largest:,})")
+                kind, period_us, capacity, _ = lane.plan[place]
+                taken = units[KINDS[kind]][mine]
+                most = int(taken.max(initial=0))
+                if most > limit.largest:
+                    never = np.zeros(count, bool)
+                    never[mine] = taken > limit.largest
+                    never &= goes
+                    if never.any():
+                        what = f"{limit.name} of {lane.name}"
+                        more = f"({most:,} > {limit.largest:,})"
+                        refuse(never, f"takes more than {what} ever lets through at once {more}")
+                    most = limit.largest + 1  # too many are just too many
+                    taken = np.minimum(taken, most)
+                column[mine] = _charges_us(taken, most, period_us, capacity)
     rules = []
     for key, column in charges.items():
         limit = limits[key]
@@ -124,8 +147,29 @@ def lanes(work: Workload, account: Account) -> Lanes:
             rules.append(Rule(names[key], column, 0, slots=limit.capacity))
         else:
             window_us = limit.burst_us if limit.window else 0
-            rules.append(Rule(names[key], column, limit.burst_us, window_us, _slack_us(limit)))
-    return Lanes(tuple(rules), line, goes, {reason: n for reason, n in refused.items() if n}, tuple(limits.values()))
+            rules.append(bounded(Rule(names[key], column, limit.burst_us, window_us, _slack_us(limit))))
+    return Lanes(tuple(rules), line, goes, refused, why, tuple(limits.values()))
+
+
+def gone(model: str, at: date | None) -> str | None:
+    """Say since when a model is shut down; None while it is there, or not known."""
+    card = resolve(model)
+    return None if card is None else shut_down(card, at or datetime.now(UTC).date())
+
+
+def bounded(rule: Rule) -> Rule:
+    """The rule itself. Raises ConfigError where its charges are more time than can be reckoned with."""
+    most = int(rule.charges_us.max(initial=0)) * len(rule.charges_us)
+    if most > _LONGEST_US and exact_sum(rule.charges_us) > _LONGEST_US:
+        raise ConfigError(f"{rule.name}: so many requests would take more than 36,000 years")
+    return rule
+
+
+def _charges_us(units: Ints, most: int, period_us: int, capacity: int) -> Any:
+    """What so many units, and `most` of them at most, take of a limit: to the last µs, however large the numbers."""
+    if most * period_us < _FITS and capacity < _FITS:
+        return -(-units * period_us // capacity)
+    return -(-units.astype(object) * period_us // capacity)
 
 
 def _slack_us(limit: Limit) -> int:
@@ -152,8 +196,6 @@ def batch_queue(model: str, tier: str | None, tables: TierTable | None = None) -
 
     Raises  NotOffered when the tier does not have the model
     """
-    from ..limit import canonical
-
     if tier is None:
         return None
     try:

@@ -121,7 +121,11 @@ class Replying:
             mine = np.flatnonzero((self._kind == place) & (self._output < 0))
             if len(mine) and kind.prior is not None:
                 sizes = np.minimum(np.array(sizes_of(kind.prior), float), kind.most)
-                tokens[mine] = rng.choice(sizes, (kind.choices, len(mine))).max(0)
+                if kind.choices == 1:
+                    tokens[mine] = rng.choice(sizes, len(mine))
+                else:  # the largest of so many is as far up as the one root of one luck
+                    luck = rng.random(len(mine)) ** (1 / kind.choices)
+                    tokens[mine] = np.sort(sizes)[np.minimum((luck * len(sizes)).astype(np.int64), len(sizes) - 1)]
         base, rate, sigma = (np.array(column)[self._model] for column in self._columns())
         took = (base + rate * tokens) * np.exp(sigma * rng.standard_normal(count))
         drawn: Ints = np.where(self._latency_us >= 0, self._latency_us, took).astype(np.int64)

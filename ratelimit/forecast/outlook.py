@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pricing.export import needed
 
 from ..runner import BEFORE_THE_LIMITER
-from .lanes import Account, Lanes, lanes
+from .lanes import Account, Lanes, bounded, lanes
 from .latency import Pace, Replying
 from .schedule import IN_THE_AIR, NOTHING, Rule, Schedule, admissions, walk
 
@@ -50,10 +50,11 @@ class Phase(NamedTuple):
 
 
 class Relief(NamedTuple):
-    """What something else in the place of a limit would buy."""
+    """What something else in the place of a limit would buy, and what would bind most of the time then."""
 
     change: str
     duration: Span
+    binding: str
 
 
 class Outlook(NamedTuple):
@@ -64,6 +65,7 @@ class Outlook(NamedTuple):
     takes_us   (n,)    how long each of these was in the air in one run
     goes       (m,)    which of all requests go
     refused            reason → how many do not
+    why        (m,)    place in `refused` of those that do not; -1: it goes
     binding            what took most of the time
     shares             of what bound → of the time
     phases             what bound, over time
@@ -77,6 +79,7 @@ class Outlook(NamedTuple):
     takes_us: Ints
     goes: Any
     refused: dict[str, int]
+    why: Any
     binding: str
     shares: dict[str, float]
     phases: tuple[Phase, ...]
@@ -89,14 +92,12 @@ class Setting(NamedTuple):
     """What a forecast goes by, beside the account.
 
     paces   how fast models write, where that is known
-    budget  a limit on spending: its name, the most pico-dollars per window, and the window (µs); and
-    picos   (m,) what each request is expected to cost
+    budget  a limit on spending, and what each request takes of it; what takes more than all of it is not sent
     trace   the requests come from outside, when they come, and each model's stand in a line of their own
     """
 
     paces: Mapping[str, Pace]
-    budget: tuple[str, int, int] | None = None
-    picos: Ints | None = None
+    budget: Rule | None = None
     trace: bool = False
     seed: int = 0
 
@@ -106,29 +107,28 @@ def outlook(work: Workload, account: Account, setting: Setting, *, relief: bool 
 
     relief  also say what relaxing a limit buys
 
-    Raises  ConfigError when the account is none
+    Raises  ConfigError when the account is none, or the requests would take it longer than can be reckoned with
     """
     np = needed("numpy", extra="pandas")
     found = lanes(work, account)
-    rules, refused, goes = list(found.rules), dict(found.refused), found.goes
-    if setting.budget is not None and setting.picos is not None:
-        name, most, window_us = setting.budget
-        charges = -(-setting.picos.astype(object) * window_us // most)
-        over = np.array(charges > window_us, bool) & goes
+    rules, refused, goes, why, line = list(found.rules), dict(found.refused), found.goes, found.why, found.line
+    if (budget := setting.budget) is not None:
+        over = (budget.charges_us > budget.burst_us) & goes
         if over.any():
-            refused[f"costs more than {name} allows at all"] = int(over.sum())
-            goes = goes & ~over
-        rules.append(Rule(name, np.where(goes, charges, 0).astype(np.int64), window_us, window_us))
+            refused[f"costs more than {budget.name} allows at all"] = int(over.sum())
+            goes, why = goes & ~over, np.where(over, len(refused) - 1, why)
+        rules.append(bounded(budget._replace(charges_us=np.where(goes, budget.charges_us, 0))))
+        line = np.zeros(len(work), np.int64)  # all pass it, so they stand in one line
     go = work.where(goes)
     rules = [rule._replace(charges_us=rule.charges_us[goes]) for rule in rules]
     columns = (go.model, go.kind, go.output, go.latency_us)
-    engine = _Engine(np, go, rules, found.line[goes], Replying(setting.paces, go.models, go.kinds, columns), setting)
+    engine = _Engine(np, go, rules, line[goes], Replying(setting.paces, go.models, go.kinds, columns), setting)
     duration, schedule, takes_us, runs = engine.run(account.concurrency)
-    shares, phases = _bound(np, schedule, found.line[goes], engine.names, duration.p50)
-    binding = max(shares, key=lambda name: (shares[name], name), default="")
+    shares, phases = _bound(np, schedule, line[goes], engine.names, duration.p50)
+    binding = _most(shares)
     wins = tuple(engine.relief(account.concurrency, duration, shares)) if relief and len(go) else ()
     whole = duration if len(go) else None
-    return Outlook(whole, schedule, takes_us, goes, refused, binding, shares, phases, wins, found, runs)
+    return Outlook(whole, schedule, takes_us, goes, refused, why, binding, shares, phases, wins, found, runs)
 
 
 class _Engine:
@@ -197,7 +197,17 @@ class _Engine:
             found.append((more, 2 * concurrency, self._rules))
         if found:
             found.append(("no limit but the replies themselves", len(self._go) + BEFORE_THE_LIMITER, []))
-        return [Relief(change, self.run(many, rules)[0]) for change, many, rules in found]
+        return [self._relieved(change, many, rules) for change, many, rules in found]
+
+    def _relieved(self, change: str, many: int, rules: list[Rule]) -> Relief:
+        duration, schedule, _, _ = self.run(many, rules)
+        names = tuple(rule.name for rule in rules)
+        return Relief(change, duration, _most(_bound(self._np, schedule, self._line, names, duration.p50)[0]))
+
+
+def _most(shares: Mapping[str, float]) -> str:
+    """What bound most of the time; "" where nothing did."""
+    return max(shares, key=lambda name: (shares[name], name), default="")
 
 
 def _doubled(rule: Rule) -> Rule:

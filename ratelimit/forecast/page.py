@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from .charts import Panel, svg
+from .charts import Panel, svg, visible
 
 _CSS = """
 :root{color-scheme:light}
@@ -62,7 +62,7 @@ def page(
     grids: Sequence[Grid],
     notes: Sequence[str],
 ) -> str:
-    """Write a report. Every text is escaped: names of files, models and tags come from elsewhere."""
+    """Write a report. Every text is escaped, and nothing hides: names of files, models and tags come from elsewhere."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
@@ -87,7 +87,7 @@ def page(
     if notes:
         parts += ["<h2>Notes</h2><ul>", *(f"<li>{escape(note)}</li>" for note in notes), "</ul>"]
     parts.append("<footer>Written by ratecard. Forecasts are not promises: they state what they assume.</footer>")
-    return "\n".join(parts) + "</main></body></html>\n"
+    return visible("\n".join(parts) + "</main></body></html>\n")
 
 
 def _labelled(drawing: str, title: str) -> str:

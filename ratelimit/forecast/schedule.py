@@ -6,9 +6,11 @@ says
 
     act[i] ≥ max over the m < i that it charged of (act[m] − S[m−1]) + S[i] − burst
 
-and a window: act[i] ≥ act[p] + window, p being the last charge that does not fit together with i. Every act instant
-thus depends on earlier ones only, so repeating both from below until nothing changes ends at the true instants; how
-often, depends on how often one limit hands over to another, and not on the number of requests.
+and a window: act[i] ≥ act[p] + window, p being the last charge that does not fit together with i. A window that begins
+anew at its multiples says the end of that of act[p] instead; one that opens slowly, the instant at which it is open far
+enough for all that was charged since it began. Every act instant thus depends on earlier ones only, so repeating this
+from below until nothing changes ends at the true instants; how often, depends on how often one limit hands over to
+another, and not on the number of requests.
 
 Integers in, integers out, as everywhere; the arrays are numpy's, which only forecasts need.
 
@@ -17,6 +19,7 @@ Law  equal to the scalar core, request by request (tests/forecast/test_schedule.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +35,7 @@ NOTHING = -1
 """What a request waited for that went as soon as it was there."""
 IN_THE_AIR = -2
 """What a request waited for that came when too many others were in the air."""
+SLIDING, FIXED, SLOW = "sliding", "fixed", "slow"
 _BEHIND = -3  # the one before it: whatever that one waited for
 _NEVER = -(1 << 62)
 _LEAST_BLOCK, _MOST_BLOCK = 256, 1 << 16
@@ -46,6 +50,8 @@ class Rule(NamedTuple):
     window_us   µs        counted per window of so long; 0: refilled continuously
     slack_us    µs        of the burst, kept free for delay jitter
     slots                 how many requests that pass it may be in the air at once; 0: it is a bucket or a window
+    kind                  of a window: SLIDING; FIXED: it begins anew at its multiples; SLOW: such a one of which half
+                          is open at once and the rest opens evenly, so that no charge may take all of it
     """
 
     name: str
@@ -54,6 +60,7 @@ class Rule(NamedTuple):
     window_us: int = 0
     slack_us: int = 0
     slots: int = 0
+    kind: str = SLIDING
 
 
 class Schedule(NamedTuple):
@@ -133,6 +140,8 @@ class _Plan:
             self._before = through - charges
             self._through = through
             self._need = through - rule.burst_us + rule.slack_us
+        elif rule.kind == SLOW:
+            self._sums, self._part, self._said = sums, part, np.full(len(charges), _NEVER)
         else:
             # The first charge up to which all must have left for this one to fit.
             self._out = np.searchsorted(sums, sums[part] - rule.burst_us, side="left")
@@ -141,7 +150,19 @@ class _Plan:
     def earliest_us(self, now: Ints, act: Ints) -> Ints:
         """What the rule says of each request, if all of them act at `now`."""
         np, rule = self._np, self._rule
-        if rule.window_us:
+        if rule.kind == SLOW:
+            began = now - now % rule.window_us
+            first = np.searchsorted(act[: self._part.stop], began, side="left")
+            taken = self._sums[self._part] - np.where(first > 0, self._sums[first - 1], 0)
+            says = np.where(taken > rule.window_us // 2, began + np.minimum(taken, rule.window_us), _NEVER)
+            # What it said of the window before holds on: it is why the request stands in this one.
+            says = np.maximum(says, self._said)
+            self._said = says
+        elif rule.kind == FIXED:
+            out = act[self._out]
+            says = out - out % rule.window_us + rule.window_us
+            says[self._free] = _NEVER
+        elif rule.window_us:
             says = act[self._out] + (rule.window_us + rule.slack_us)
             says[self._free] = _NEVER
         else:
@@ -191,9 +212,11 @@ def walk(
     cells = [
         (place, rule.burst_us - rule.slack_us, _Window(rule) if rule.window_us else None)
         for place, rule in enumerate(rules)
-        if not rule.slots
+        if not rule.slots and rule.kind != SLOW
     ]
+    slow = [(place, _Window(rule)) for place, rule in enumerate(rules) if rule.kind == SLOW]
     counted = [(place, rule.slots, list[int]()) for place, rule in enumerate(rules) if rule.slots]
+    charged = [*cells, *((place, 0, window) for place, window in slow)]
     tats = [_NEVER] * len(rules)
     standing = lines.tolist() if lines is not None else [0] * count
     last_us = dict.fromkeys(standing, _NEVER)
@@ -225,7 +248,10 @@ def walk(
         for place, slots, held in counted:
             if charges[place][i] and len(held) >= slots and (free_us := heappop(held)) > at_us:
                 at_us, cause = free_us, place
-        for place, _, window in cells:
+        for place, window in slow:  # the last, for when it opens hangs on the instant
+            if (charge_us := charges[place][i]) and (says_us := window.opens_us(charge_us, at_us)) > at_us:
+                at_us, cause = says_us, place
+        for place, _, window in charged:
             if charge_us := charges[place][i]:
                 if window is not None:
                     window.charge(at_us, charge_us)
@@ -252,6 +278,7 @@ class _Window:
         self._acts: list[int] = []
         self._sums: list[int] = []
         self._out = 0  # everything before this place must have left for the next charge to fit
+        self._kind, self._window_us = rule.kind, rule.window_us
 
     def earliest_us(self, charge_us: int) -> int:
         over_us = (self._sums[-1] if self._sums else 0) + charge_us - self._burst_us
@@ -259,7 +286,20 @@ class _Window:
             return _NEVER
         while self._sums[self._out] < over_us:
             self._out += 1
-        return self._acts[self._out] + self._kept_us
+        out_us = self._acts[self._out]
+        return out_us + self._kept_us if self._kind == SLIDING else out_us - out_us % self._window_us + self._window_us
+
+    def opens_us(self, charge_us: int, at_us: int) -> int:
+        """When a window that opens slowly is open far enough, from an instant on."""
+        while True:
+            began_us = at_us - at_us % self._window_us
+            first = bisect_left(self._acts, began_us)
+            taken_us = charge_us + (self._sums[-1] if self._sums else 0) - (self._sums[first - 1] if first else 0)
+            if taken_us <= self._window_us // 2:
+                return at_us
+            if taken_us < self._window_us:
+                return max(at_us, began_us + taken_us)
+            at_us = began_us + self._window_us
 
     def charge(self, at_us: int, charge_us: int) -> None:
         self._acts.append(at_us)

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pricing.export import needed
 
-from ..clock import US_PER_S
-
 if TYPE_CHECKING:
     from pricing.spend import Interval
 
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from .workload import Workload
 
 STEPS = 120
-MINUTE_US = 60 * US_PER_S
 
 
 class Series(NamedTuple):
@@ -24,7 +21,8 @@ class Series(NamedTuple):
     until_us                 when each ends
     waiting, in_the_air      requests that are there and not admitted; admitted and not answered
     spent, low, high         pico-dollars: expected, and as much as nine in ten such jobs lie between
-    rates                    limit → units per minute taken of it in each step, and the most it lets through (None: any)
+    rates                    limit → units taken of it in its period before each instant, what it lets through in a
+                             period, and the period (µs)
     """
 
     until_us: Any
@@ -33,7 +31,7 @@ class Series(NamedTuple):
     spent: Any
     low: Any
     high: Any
-    rates: dict[str, tuple[Any, float]]
+    rates: dict[str, tuple[Any, float, int]]
 
 
 def series(work: Workload, found: Outlook, cost: Interval | None, picos: Any) -> Series:
@@ -58,12 +56,13 @@ def series(work: Workload, found: Outlook, cost: Interval | None, picos: Any) ->
     if cost is not None and cost.mean:
         low, high = spent * (cost.p5 / cost.mean), spent * (cost.p95 / cost.mean)
     rates = {}
-    step = np.minimum(np.searchsorted(edges, act, side="left"), STEPS - 1)
-    width_min = last_us / STEPS / MINUTE_US
+    begun = np.argsort(act, kind="stable")
+    acts = act[begun]
     for rule, limit in zip(found.lanes.rules, found.lanes.limits, strict=True):
         if limit.unit == "concurrent":
             continue
-        taken_us = np.bincount(step, rule.charges_us[found.goes], minlength=STEPS)
-        units = taken_us * limit.capacity / limit.period_us
-        rates[rule.name] = units / width_min, limit.capacity * MINUTE_US / limit.period_us
+        through = np.concatenate(([0.0], np.cumsum(rule.charges_us[found.goes][begun].astype(float))))
+        until, since = (np.searchsorted(acts, at, side="right") for at in (edges, edges - limit.period_us))
+        capacity = float(limit.capacity)
+        rates[rule.name] = (through[until] - through[since]) * (capacity / limit.period_us), capacity, limit.period_us
     return Series(edges, by(arrivals) - admitted, admitted - by(ends), spent, low, high, rates)

@@ -14,6 +14,7 @@ from pricing.export import needed
 from ..clock import US_PER_S
 from ..errors import ConfigError
 from ..job import BadLine
+from .workload import MOST_TOKENS
 
 if TYPE_CHECKING:
     from .workload import Ints
@@ -36,13 +37,18 @@ NEEDED = ("time", "input")
 EXPORTED = "usage.input_tokens"
 """The column of a ledger's export, where `input` has neither the cached tokens nor those written to a cache."""
 CHUNK = 1_000_000
-MOST_TOKENS = 1 << 40
 MOST_BAD = 1_000
 """Bad rows that are kept with their reasons; all are counted."""
 _PER_UNIT_US = {"s": US_PER_S, "ms": 1_000, "us": 1}
 _SINCE_1970 = ((10**17, 1_000), (10**14, 1), (10**11, -1_000), (10**8, -US_PER_S))
 """From so large a number on a time is one since 1970: in ns, µs, ms, s. Below that it counts seconds of its own."""
-_ZONED = r"(?:[Zz]|[+-]\d\d:?\d\d)\s*$"
+_ZONED = r"(?:[Zz]|[Tt ]\s*\d[\d:.,]*\s*[+-]\d\d(?::?\d\d){0,2})\s*$"
+"""What ends a time with a zone, of hours alone too, as databases write it; the end of a date is none."""
+_FIRST_US, _LAST_US = -62_135_596_800 * US_PER_S, 253_402_300_799 * US_PER_S
+"""The years 1 to 9999, as µs since 1970."""
+_FAR = "a time before the year 1 or after 9999"
+_LONGEST_US = 10**9 * US_PER_S
+"""No reply takes thirty years."""
 
 
 class Trace(NamedTuple):
@@ -92,6 +98,9 @@ def read_trace(
     """
     pandas = needed("pandas")
     name = "the frame" if isinstance(source, pandas.DataFrame) else os.fspath(source)
+    if isinstance(source, pandas.DataFrame) and not source.columns.is_unique:
+        twice = source.columns[source.columns.duplicated()][0]
+        raise ConfigError(f"the frame has two columns {twice!r}; leave one of them out")
     reader = _Reader(pandas, name, model)
     for chunk in _chunks(pandas, source, name):
         if not reader.names:
@@ -235,21 +244,28 @@ class _Reader:
             self._refuse(numbers < 0, f"{theirs}: a negative number of tokens")
             self._refuse(numbers > MOST_TOKENS, f"{theirs}: more tokens than there can be")
             self._refuse((numbers % 1 != 0) & ~wrong, f"{theirs}: not a whole number of tokens")
-        return np.where(wrong | ~np.isfinite(numbers), missing, numbers).astype(np.int64)  # type: ignore[no-any-return]
+        known = np.abs(numbers) <= MOST_TOKENS  # what is more was refused
+        return np.where(known, numbers, missing).astype(np.int64)  # type: ignore[no-any-return]
 
     def _latency(self, chunk: Any) -> Ints:
         np, theirs = self._np, self.names.get("latency")
         if theirs is None:
             return np.full(len(chunk), -1, np.int64)  # type: ignore[no-any-return]
         column = chunk[theirs]
+        if self._pandas.api.types.is_timedelta64_dtype(column):
+            column, unit = column / self._pandas.Timedelta(seconds=1), "s"
+        else:
+            unit = theirs.rpartition("_")[2]
+            if unit not in _PER_UNIT_US:
+                unit = "s"
+                self._notes[f"{theirs} is read as seconds"] = None
         numbers = self._pandas.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
         self._refuse(np.isnan(numbers) & ~column.isna().to_numpy(), f"{theirs}: not a number")
         self._refuse(numbers < 0, f"{theirs}: a negative duration")
-        unit = theirs.rpartition("_")[2]
-        if unit not in _PER_UNIT_US:
-            unit = "s"
-            self._notes[f"{theirs} is read as seconds"] = None
-        return np.where(np.isfinite(numbers), numbers * _PER_UNIT_US[unit], -1).round().astype(np.int64)  # type: ignore[no-any-return]
+        took_us = numbers * _PER_UNIT_US[unit]
+        self._refuse(took_us > _LONGEST_US, f"{theirs}: longer than any reply takes")
+        known = np.isfinite(took_us) & (took_us <= _LONGEST_US)
+        return np.where(known, took_us, -1).round().astype(np.int64)  # type: ignore[no-any-return]
 
     def _times(self, column: Any, row: Ints) -> Ints:
         """Read times as µs, since 1970 or since some instant."""
@@ -259,6 +275,10 @@ class _Reader:
             self._seen(row, np.full(len(column), zoned), np.ones(len(column), bool))
             stamps = column if zoned else column.dt.tz_localize("UTC")
             return self._instants(stamps, theirs)
+        if pandas.api.types.is_timedelta64_dtype(column):
+            self._since_1970 = False
+            self._refuse(column.isna().to_numpy(), f"{theirs}: no time")
+            return self._near((column / pandas.Timedelta(microseconds=1)).to_numpy(float, na_value=0.0), theirs)
         numbers = pandas.to_numeric(column, errors="coerce")
         if numbers.notna().sum() >= column.notna().sum() * 0.5 and len(column):
             self._refuse(numbers.isna().to_numpy(), f"{theirs}: no time")
@@ -287,13 +307,24 @@ class _Reader:
         np = self._np
         self._refuse(stamps.isna().to_numpy(), f"{theirs}: no time such as 2026-11-25T09:30:00Z")
         whole: Ints = stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
-        return np.where(stamps.isna().to_numpy(), 0, whole)  # type: ignore[no-any-return]
+        whole = np.where(stamps.isna().to_numpy(), 0, whole)
+        far = (whole < _FIRST_US) | (whole > _LAST_US)
+        self._refuse(far, f"{theirs}: {_FAR}")
+        return np.where(far, 0, whole)  # type: ignore[no-any-return]
+
+    def _near(self, micros: Any, theirs: str) -> Ints:
+        """Whole µs of times that can be reckoned with."""
+        np = self._np
+        far = ~((micros >= _FIRST_US) & (micros <= _LAST_US))
+        self._refuse(far, f"{theirs}: {_FAR}")
+        return np.where(far, 0.0, micros).round().astype(np.int64)  # type: ignore[no-any-return]
 
     def _numbers(self, numbers: Any, theirs: str) -> Ints:
         np = self._np
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(numbers)
-        largest = float(np.abs(numbers[finite]).max(initial=0))
+        # What is in the middle tells the unit: one time that is none would tell another one.
+        largest = float(np.median(np.abs(numbers[finite]))) if finite.any() else 0.0
         unit = re.split(r"[_ ]", theirs.lower())[-1]
         if unit in _PER_UNIT_US:
             scale: float = _PER_UNIT_US[unit]
@@ -305,7 +336,7 @@ class _Reader:
             if known is None:
                 self._notes[f"{theirs} is read as seconds"] = None
         self._refuse(~finite, f"{theirs}: no time")
-        return np.where(finite, numbers, 0.0).__mul__(scale).round().astype(np.int64)  # type: ignore[no-any-return]
+        return self._near(np.where(finite, numbers, 0.0) * scale, theirs)
 
     def _codes(self, chunk: Any, ours: str, known: dict[str, int], given: str | None) -> Ints:
         """Turn names into places among those known."""

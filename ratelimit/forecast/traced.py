@@ -16,7 +16,7 @@ from pricing.tokens import Count
 from ..clock import US_PER_S
 from ..errors import ConfigError
 from .choices import replacements, tiers_for
-from .job import paces_of, spent_by
+from .job import paces_of, spent_of
 from .lanes import Account, Lanes
 from .outlook import Outlook, Setting, outlook
 from .schedule import Schedule
@@ -58,11 +58,14 @@ class View(NamedTuple):
 class TraceForecast(NamedTuple):
     """What a trace comes to: costs by mode, and what it meets in each account.
 
-    main   looked at in detail; the outlooks of the other views have no columns
+    go        the requests that can be sent in `main`: the sums are of these
+    spending  as the rows ask for; `unpriced` has all rows without a price, and so has each of by_mode
+    main      looked at in detail; the outlooks of the other views have no columns
     """
 
     trace: Trace
     work: Workload
+    go: Workload
     spending: Spending
     by_mode: Mapping[str, Spending]
     main: View
@@ -91,11 +94,16 @@ def forecast_trace(
     if not len(work):
         first = trace.bad[0]
         raise ConfigError(f"none of the {trace.bad_rows:,} rows is a request; row {first.number}: {first.reason}")
-    wanted, chosen = list(accounts), True
+    for asked, _ in reading.swap:
+        if asked not in trace.models:
+            raise ConfigError(
+                f"--swap {asked}=…: no request of the trace is for {asked}; they are for {_some(trace.models)}"
+            )
+    wanted, chosen = [one._replace(at=one.at or reading.at) for one in accounts], True
     if len(wanted) == 1 and wanted[0].tier is None and not wanted[0].limits:
         tiers = tiers_for(work.models)
         if not tiers:
-            raise ConfigError(f"no tier has limits for {', '.join(work.models)}; give your own: --rpm and --tpm")
+            raise ConfigError(f"no tier has limits for {_some(work.models)}; give your own: --rpm and --tpm")
         wanted, chosen = [wanted[0]._replace(tier=tier) for tier in tiers], False
     setting = Setting(paces_of(reading.ledger), trace=True, seed=seed)
     views: list[View] = []
@@ -107,9 +115,16 @@ def forecast_trace(
         # The columns of one account are enough to hold: of ten million requests they take half a gigabyte.
         views = [one if one.account == best.account else _light(one) for one in (*views, view)]
     assert best is not None
-    costs = {mode: spent_by(work, mode, seed) for mode in work.money}
+    goes = best.outlook.goes
+    go = work if goes.all() else work.where(goes)
+    costs = {mode: spent_of(work, goes, mode, seed) for mode in work.money}
     _, facts = replacements(work.models, reading.at)
-    return TraceForecast(trace, work, costs[ONLINE], costs, best, tuple(views), tuple(facts))
+    return TraceForecast(trace, work, go, costs[ONLINE], costs, best, tuple(views), tuple(facts))
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few names for a message."""
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def _rank(view: View) -> tuple[int, int]:
@@ -123,8 +138,9 @@ def _light(view: View) -> View:
     np = needed("numpy", extra="pandas")
     none = np.empty(0, np.int64)
     found = view.outlook
-    lanes = found.lanes._replace(rules=(), line=none, goes=none)
-    return view._replace(outlook=found._replace(schedule=Schedule(none, none), takes_us=none, goes=none, lanes=lanes))
+    lanes = found.lanes._replace(rules=(), line=none, goes=none, why=none)
+    light = found._replace(schedule=Schedule(none, none), takes_us=none, goes=none, why=none, lanes=lanes)
+    return view._replace(outlook=light)
 
 
 def workload_of(trace: Trace, reading: Reading) -> Workload:
@@ -210,7 +226,9 @@ def _filled(np: Any, work: Workload, found: Lanes) -> list[Filled]:
             continue
         # Bucket time: a limit lets through as much of it as time passes.
         width_us = max(MINUTE_US, min(limit.period_us, 86_400 * US_PER_S))
-        sums = np.bincount(work.arrival_us // width_us, rule.charges_us)
+        # Of a long time most minutes are empty: only those are summed in which somebody comes.
+        bins = work.arrival_us // width_us
+        sums = np.add.reduceat(rule.charges_us, np.flatnonzero(np.diff(bins, prepend=-1)))
         filled.append(
             Filled(
                 rule.name, float(rule.charges_us.sum()) / max(last_us, width_us), float(sums.max(initial=0)) / width_us

@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pricing.cost import Unpriced
-from pricing.estimate import Replies, asked_tier, effort_of, estimate, replies
+from pricing.estimate import Estimate, Replies, asked_tier, effort_of, estimate, replies
 from pricing.export import needed
 from pricing.learned import RECALLED, Learned
 from pricing.ledger import Ledger
 from pricing.media import is_media
 from pricing.prices import PriceTable, load_prices
-from pricing.spend import Money, joined
+from pricing.spend import MOST_PICO, TOO_DEAR, Money, expected, joined
 
 from ..counted import counts
 from ..demand import demand
@@ -36,6 +36,7 @@ ONLINE = "online"
 MODES = (ONLINE, "flex", "batch", "window_2h", "window_8h")
 """Ways to send a job: as its lines say, or all of it in another service tier."""
 UNKNOWN = -1
+MOST_TOKENS = 1 << 40
 POLICIES = ("observed", "documented")
 """What may be charged at admission. Not `conservative`: how much of what it reserves comes back, and when, hangs on
 each reply, and a schedule without that would be far too long."""
@@ -85,12 +86,22 @@ class Workload:
         return replace(self, **columns, money=money)
 
     def expected(self, mode: str) -> tuple[Ints, Ints]:
-        """(n,) output tokens and (n,) pico-dollars that each is expected to take; 0 for what has no price."""
+        """(n,) output tokens and (n,) pico-dollars that each is expected to take; 0 for what has no price.
+
+        Law  the sums are the means of `spending` (tests/forecast/test_job.py)
+        """
         np = needed("numpy", extra="pandas")
-        means = [0 if kind.prior is None else min(kind.prior.mean, kind.most) * kind.choices for kind in self.kinds]
-        tokens = np.where(self.output >= 0, self.output, np.array(means or [0], np.int64)[self.kind])
         money = self.money[mode]
-        return tokens, np.where(money.why < 0, money.fixed + money.rate * tokens, 0)
+        means = [expected(kind, 1) for kind in self.kinds] or [0]
+        tokens = np.where(self.output >= 0, self.output, np.array(means, np.int64)[self.kind])
+        picos = money.rate * np.maximum(self.output, 0)
+        open_ = np.flatnonzero((self.output < 0) & (money.why < 0))
+        if len(open_):
+            rates, place = np.unique(money.rate[open_], return_inverse=True)
+            keys, place = np.unique(self.kind[open_] * len(rates) + place, return_inverse=True)
+            each = [expected(self.kinds[key // len(rates)], int(rates[key % len(rates)])) for key in keys.tolist()]
+            picos[open_] = np.array(each, np.int64)[place]
+        return tokens, np.where(money.why < 0, money.fixed + picos, 0)
 
 
 COLUMNS = (
@@ -256,21 +267,27 @@ def _read(work: _Work, piece: Block) -> _Piece:
         except ConfigError as error:
             bad.append(BadLine(line.number, str(error), line.custom_id))
             continue
-        inexact += not count.exact
         reply = replies(body, endpoint, model, count, prior)
+        if (most := max(wanted.tokens, reply.most * reply.choices)) > MOST_TOKENS:
+            bad.append(BadLine(line.number, f"asks for {most:,} tokens, more than there can be", line.custom_id))
+            continue
+        inexact += not count.exact
         if is_media(endpoint):
             reply = Replies(None, 0, 1, prices_of[0].output_basis)
         rows.add(
             (line.number, model, asked_tier(body) or "", reply),
             (count.tokens, 0, wanted.tokens, wanted.images, UNKNOWN, 0, UNKNOWN),
-            [
-                (0, 0, 0, one.cost.reason)
-                if isinstance(one.cost, Unpriced)
-                else (one.fixed, one.per_output, one.cost.worst.pico, "")
-                for one in prices_of
-            ],
+            [_money(one) for one in prices_of],
         )
     return _Piece(rows.workload(), inexact, bad, ids, piece.size)
+
+
+def _money(one: Estimate) -> tuple[int, int, int, str]:
+    """What a request costs but for its output, a token of it, the most it can cost, and why it has no price."""
+    if isinstance(one.cost, Unpriced):
+        return 0, 0, 0, one.cost.reason
+    worst = one.cost.worst.pico
+    return (0, 0, 0, TOO_DEAR) if worst > MOST_PICO else (one.fixed, one.per_output, worst, "")
 
 
 def _swapped(line: Line, swap: Mapping[str, str]) -> Line:

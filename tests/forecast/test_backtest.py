@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.sim.meters import Refill
 TRACE = Path(__file__).parents[1] / "data" / "azure_code_2023.csv.gz"
 MINUTE_US = 60 * US_PER_S
 LATENCY_US = 2 * US_PER_S
+AT = date(2026, 7, 20)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ async def live(rows: pd.DataFrame, limits: Mapping[str, Any]) -> tuple[list[int]
 )
 def test_a_trace_takes_as_long_as_was_foreseen(rows: pd.DataFrame, limits: Mapping[str, Any], binding: str) -> None:
     """Request by request within the clock's rounding, nobody refused, and the limit that binds is the one foreseen."""
-    found = forecast_trace(rows, Reading(), [Account(limits=limits)], model="o3").main
+    found = forecast_trace(rows, Reading(at=AT), [Account(limits=limits)], model="o3").main
     admitted, refused = run_virtual(lambda: live(rows, limits))
     foreseen = found.outlook.schedule.act_us.tolist()
     assert refused == 0

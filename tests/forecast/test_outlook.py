@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pricing import Usd
+from pricing.budget import Budget
+from ratelimit.forecast.capped import spending_rule
 from ratelimit.forecast.lanes import Account, lanes
 from ratelimit.forecast.outlook import AIR, ARRIVALS, REPLIES, Setting, outlook
 
 from .conftest import workload
 
 SETTING = Setting({})
+AT = date(2026, 7, 20)
+"""A day on which all the models here were there."""
 sizes = st.lists(st.integers(1, 900), min_size=1, max_size=60)
 
 
 def own(rpm: int, tpm: int, **more: Any) -> Account:
-    return Account(limits={"rpm": rpm, "tpm": tpm}, **more)
+    return Account(limits={"rpm": rpm, "tpm": tpm}, at=AT, **more)
 
 
 @given(sizes, st.integers(1, 60), st.integers(900, 5_000), st.integers(33, 60))
@@ -59,6 +65,15 @@ def test_relaxing_is_never_slower(tokens: list[int]) -> None:
     assert all(one.duration.p50 <= found.duration.p50 for one in found.relief)
 
 
+def test_relaxing_names_what_binds_then() -> None:
+    """Twice the slower of two models' limits leaves the other one's to wait for."""
+    work = workload([100] * 60, models=["o3", "gpt-4.1"], latency_us=[1] * 60)
+    account = Account(limits={"o3": {"tpm": 600}, "gpt-4.1": {"tpm": 900}}, at=AT)
+    found = outlook(work, account, SETTING)
+    assert found.binding == "tpm of o3"
+    assert found.relief[0][::2] == ("twice tpm of o3", "tpm of gpt-4.1")
+
+
 def test_each_limit_is_named_where_it_binds() -> None:
     """RPM, TPM, the requests in the air, arrivals and the last replies: each is what binds where it does."""
     quick = [1_000] * 300
@@ -90,10 +105,10 @@ def test_what_never_fits_is_named_and_holds_up_nobody() -> None:
 
 def test_a_tier_without_the_model_sends_none_of_it() -> None:
     """Models that a tier does not have, or of which no limits are known, are listed; no duration is made up."""
-    found = outlook(workload([10], models=["o3-pro"]), Account("free"), SETTING)
+    found = outlook(workload([10], models=["o3-pro"]), Account("free", at=AT), SETTING)
     assert found.duration is None
     assert list(found.refused) == ["o3-pro is not supported in the free tier"]
-    unknown = outlook(workload([10], models=["nobody-knows-this"]), Account("tier_1"), SETTING)
+    unknown = outlook(workload([10], models=["nobody-knows-this"]), Account("tier_1", at=AT), SETTING)
     assert unknown.duration is None
     assert "no limits are published for nobody-knows-this" in next(iter(unknown.refused))
 
@@ -102,9 +117,11 @@ def test_a_budget_per_day_is_a_limit_on_spending() -> None:
     """What a day may cost decides how many days it takes."""
     work = workload([100] * 10, latency_us=[1] * 10, output=0)
     day = 86_400 * 10**6
-    setting = SETTING._replace(budget=("budget $5/day", 500, day), picos=np.full(10, 200))
+    budget = spending_rule(Budget(Usd(500), "day"), np.full(10, 200))
+    setting = SETTING._replace(budget=budget)
     found = outlook(work, own(1_000, 10**6), setting)
-    assert found.binding == "budget $5/day"
+    assert budget is not None
+    assert found.binding == budget.name == "budget 0.0000000005 USD/day"
     assert found.duration is not None
     assert round(found.duration.p50 / day) == 4, "two a day: the last two go after four days"
 
@@ -112,11 +129,11 @@ def test_a_budget_per_day_is_a_limit_on_spending() -> None:
 def test_models_of_one_pool_share_a_line_and_others_do_not() -> None:
     """The lanes are the limiter's: a pool of the organisation is one limit for all."""
     work = workload([500] * 4, models=["o3", "gpt-4.1"], latency_us=[1] * 4)
-    apart = outlook(work, Account(limits={"tpm": 1_200}), SETTING)
+    apart = outlook(work, Account(limits={"tpm": 1_200}, at=AT), SETTING)
     assert apart.schedule.act_us.max() == 0
-    shared = outlook(work, Account(limits={"rpm": 100}, pools={"organisation": {"tpm": 1_200}}), SETTING)
+    shared = outlook(work, Account(limits={"rpm": 100}, pools={"organisation": {"tpm": 1_200}}, at=AT), SETTING)
     assert shared.schedule.act_us.max() > 30 * 10**6
-    assert {rule.name for rule in lanes(work, Account(pools={"organisation": {"tpm": 1_200}})).rules} == {
+    assert {rule.name for rule in lanes(work, Account(pools={"organisation": {"tpm": 1_200}}, at=AT)).rules} == {
         "organisation-tpm"
     }
 
@@ -124,6 +141,6 @@ def test_models_of_one_pool_share_a_line_and_others_do_not() -> None:
 def test_slots_of_a_limit_are_slots_in_the_forecast() -> None:
     """A limit on requests in the air makes them wait for one another."""
     work = workload([1] * 4, latency_us=[1_000_000] * 4)
-    found = outlook(work, Account(limits={"concurrency": 2}), SETTING)
+    found = outlook(work, Account(limits={"concurrency": 2}, at=AT), SETTING)
     assert found.schedule.act_us.tolist() == [0, 0, 1_000_000, 1_000_000]
     assert found.binding in ("concurrency of o3", REPLIES)

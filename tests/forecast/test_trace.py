@@ -134,7 +134,7 @@ def test_waits_backlog_and_utilisation_are_those_of_a_plain_count() -> None:
     frame = pd.DataFrame(
         {"t_s": [n * 0.5 for n in range(240)], "input_tokens": 1, "output_tokens": 1, "latency_ms": 10}
     )
-    (view,) = forecast_trace(frame, Reading(), [Account(limits={"rpm": 60})], model="o3").views
+    (view,) = forecast_trace(frame, Reading(at=START.date()), [Account(limits={"rpm": 60})], model="o3").views
     waits = view.outlook.schedule.act_us - view.outlook.lanes.line  # lines are 0
     assert view.waits[3] == max(waits - [int(n * 500_000) for n in range(240)])
     assert view.filled[0].limit == "rpm of o3"
@@ -147,7 +147,7 @@ def test_waits_backlog_and_utilisation_are_those_of_a_plain_count() -> None:
 def test_plan_gives_every_row_its_time() -> None:
     """A frame in, the same rows out, with when each goes and what it waits for; what never goes has no time."""
     frame = pd.DataFrame({"input_tokens": [600, 600, 600, 5_000], "note": list("abcd")}, index=[9, 8, 7, 6])
-    planned = plan(frame, limits={"tpm": 1_200}, model="o3")
+    planned = plan(frame, limits={"tpm": 1_200}, model="o3", at=START.date())
     assert planned["note"].tolist() == list("abcd")
     assert planned.index.tolist() == [9, 8, 7, 6]
     assert planned["admitted_s"].tolist()[:3] == [0, 0.1, 30.1]
@@ -155,4 +155,4 @@ def test_plan_gives_every_row_its_time() -> None:
     assert planned["admitted_s"].isna().tolist() == [False, False, False, True]
     assert "ever lets through" in planned["waits_for"].iloc[3]
     with pytest.raises(ConfigError, match="row 1: input_tokens: a negative number"):
-        plan(frame.assign(input_tokens=-1), limits={"tpm": 1_200}, model="o3")
+        plan(frame.assign(input_tokens=-1), limits={"tpm": 1_200}, model="o3", at=START.date())
