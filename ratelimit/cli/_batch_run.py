@@ -44,7 +44,7 @@ from ..errors import ConfigError
 from ..limiter import Limiter
 from ..pieces import cores
 from ..results import Results
-from ._forecast import duration, fact, watched
+from ._forecast import between, fact, watched
 from ._prices import prices_option
 from ._shared import TIER, Day, Readable, api_key, counted, print_bad_lines, print_json, region_option
 from ._text import echo
@@ -196,27 +196,39 @@ def _api(base_url: str | None) -> Iterator[OpenAIApi]:
 def _until(journal: Journal, file: str, settings: Settings, within_us: int) -> int:
     """When batches have to be given up, so that the rest is done online in time; counted from the run's beginning."""
     deadline_us = int(journal.fact("begun_us") or 0) + within_us
-    from ..forecast.job import paces_of
+    from ..forecast.choices import cheapest
+    from ..forecast.job import paces_of, ways
     from ..forecast.lanes import Account
-    from ..forecast.outlook import Setting, outlook
-    from ..forecast.workload import Reading, read_workload
+    from ..forecast.outlook import Setting
+    from ..forecast.workload import MODES, ONLINE, Reading, read_workload
     from ..job import opened
 
     needed("numpy", extra="pandas")
     teacher = settings.ledger if settings.ledger and Path(settings.ledger).exists() else None
-    reading = Reading(at=settings.at, prices=settings.prices, ledger=teacher, region=settings.region)
+    reading = Reading(
+        modes=MODES, at=settings.at, prices=settings.prices, ledger=teacher, region=settings.region,
+        cache=settings.cache,
+    )  # fmt: skip
     with opened(file) as (stream, size):
         work = read_workload(stream, file, reading, jobs=settings.jobs, size=size).workload
-    found = outlook(work, Account(settings.tier, at=settings.at), Setting(paces_of(teacher)), relief=False)
-    if found.refused or found.duration is None:
-        raise ConfigError(f"--deadline: the job cannot go online in {settings.tier}: {next(iter(found.refused), '')}")
-    until_us = deadline_us - found.duration.p95 - CANCELLING_US
-    online = duration(found.duration.p95)
+    choices = ways(work, Account(settings.tier, at=settings.at), Setting(paces_of(teacher)))
+    online = next(one for one in choices if one.mode == ONLINE)
+    if online.duration is None or online.missing:
+        why = next(iter(online.notes), "")
+        raise ConfigError(f"--deadline: not all of the job can go online in {settings.tier}: {why}")
+    best = cheapest(choices, within_us, None, settings.tier or "")
+    if best is not None and best.mode != "batch":
+        echo(
+            f"note: {best.mode} is the cheapest way that surely makes it; batches are tried as long as they may",
+            err=True,
+        )
+    until_us = deadline_us - online.duration.p95 - CANCELLING_US
     if until_us <= time.time_ns() // 1000:
-        echo(f"note: the deadline leaves no time for batches: all of it takes {online} online", err=True)
+        echo(f"note: the deadline leaves no time for batches: online it takes {between(online.duration)}", err=True)
     else:
         at = datetime.fromtimestamp(until_us / 1e6).astimezone()
-        echo(f"note: what batches have not done by {at:%Y-%m-%d %H:%M} goes online ({online} for all of it)", err=True)
+        took = between(online.duration)
+        echo(f"note: what batches have not done by {at:%Y-%m-%d %H:%M} goes online (all of it: {took})", err=True)
     return until_us
 
 

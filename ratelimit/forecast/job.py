@@ -165,6 +165,11 @@ def _budgeted(work: Workload, mode: str, wish: Wish) -> Rule | None:
     return None if wish.budget is None else spending_rule(wish.budget, work.expected(mode)[1])
 
 
+def ways(work: Workload, account: Account, setting: Setting) -> list[Choice]:
+    """What requests come to in each mode of a tier: what `cheapest` chooses from, here and for a run of batches."""
+    return list(_choices({(): work}, Wish(account, (account.tier or "",)), account, setting))
+
+
 def _choices(
     plans: Mapping[tuple[tuple[str, str], ...], Workload], wish: Wish, account: Account, setting: Setting
 ) -> Iterator[Choice]:
