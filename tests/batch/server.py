@@ -63,13 +63,13 @@ class Server:
         self.rivals: list[tuple[int, int, int]] = []  # (from, until, tokens)
         self.fullest = 0
         self.overfull = 0
-        self.tick: Callable[[], None] = lambda: None
+        self.born_us = self.now_us
 
     # Time
 
     def sleep(self, us: int) -> None:
         self.now_us += us
-        self.tick()
+        assert self.now_us < self.born_us + 1_000 * 86_400 * S, "it waits for ever"
 
     def rival(self, tokens: int, from_us: int, until_us: int) -> None:
         """Somebody else's batch: in the queue, and in nobody's list."""
