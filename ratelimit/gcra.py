@@ -13,7 +13,9 @@ replayed with the true cost.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from typing import Self
 
 REFUND_MEMORY = 256
 """How many distinct low-water marks a bucket keeps. Beyond it the oldest is merged, so that refunds only shrink."""
@@ -67,9 +69,9 @@ class Bucket:
         self.slack_us = self.slack_wanted_us = self.closed_until_us = 0
         self._seq = 0
         self._first = 0  # no charge before this number can be given back
-        # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
-        # is the lowest backlog seen since.
-        self._marks: list[list[int]] = []
+        # Low-water marks, seq and backlog_us in turn, both strictly increasing: for any older charge, the first mark
+        # after it is the lowest backlog seen since. An array, so that a store on disk reads and writes it as it is.
+        self._marks = array("q")
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
@@ -91,17 +93,18 @@ class Bucket:
             self.tat_us = act_us + charge_us
             self._first = number
             if self._marks:
-                self._marks.clear()
+                self._marks = array("q")
             return number
         self.tat_us += charge_us
         marks = self._marks
-        while marks and marks[-1][1] >= backlog_us:
-            marks.pop()
-        marks.append([number, backlog_us])
-        if len(marks) > REFUND_MEMORY:
+        while marks and marks[-1] >= backlog_us:
+            del marks[-2:]
+        marks.append(number)
+        marks.append(backlog_us)
+        if len(marks) > 2 * REFUND_MEMORY:
             # Forget the second-oldest: charges before it now see the oldest (lower) mark, so refunds only shrink.
-            marks[0][0] = marks[1][0]
-            del marks[1]
+            marks[0] = marks[2]
+            del marks[2:4]
         return number
 
     def refund(self, number: int, back_us: int) -> int:
@@ -111,20 +114,23 @@ class Bucket:
         """
         if number < self._first:
             return 0
-        if not self._marks or self._marks[-1][0] <= number:  # nobody has charged since: all of it is outstanding
+        marks = self._marks
+        if not marks or marks[-2] <= number:  # nobody has charged since: all of it is outstanding
             self.tat_us -= back_us
             return back_us
-        for mark in self._marks:
-            if mark[0] > number:
-                seen_us = mark[1]
-                mark[1] = seen_us - back_us if seen_us > back_us else 0
+        for place in range(1, len(marks), 2):
+            if marks[place - 1] > number:
+                seen_us = marks[place]
+                marks[place] = seen_us - back_us if seen_us > back_us else 0
                 if back_us > seen_us:
                     back_us = seen_us
-        kept: list[list[int]] = []
-        for mark in self._marks:
-            while kept and kept[-1][1] >= mark[1]:
-                kept.pop()
-            kept.append(mark)
+        kept = array("q")
+        for place in range(1, len(marks), 2):
+            seen_us = marks[place]
+            while kept and kept[-1] >= seen_us:
+                del kept[-2:]
+            kept.append(marks[place - 1])
+            kept.append(seen_us)
         self._marks = kept
         self.tat_us -= back_us
         return back_us
@@ -140,7 +146,7 @@ class Bucket:
             # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
             self._seq += 1
             self._first = self._seq
-            self._marks.clear()
+            self._marks = array("q")
 
     def spent_us(self, now_us: int) -> int:
         """Read the backlog at this instant (µs)."""
@@ -151,3 +157,18 @@ class Bucket:
         twin = Bucket()
         twin.tat_us, twin.slack_us, twin.closed_until_us = self.tat_us, self.slack_us, self.closed_until_us
         return twin
+
+    def kept(self) -> tuple[int, int, bytes]:
+        """What a store on disk keeps beside the instants: the last charge's number, the first that can be given back,
+        and the marks."""
+        return self._seq, self._first, self._marks.tobytes()
+
+    @classmethod
+    def of(cls, seq: int, first: int, marks: bytes) -> Self:
+        """Make the bucket again of what `kept` has said. Raises ValueError when that cannot be."""
+        bucket = cls()
+        bucket._seq, bucket._first = seq, first
+        bucket._marks.frombytes(marks)
+        if len(bucket._marks) % 2:
+            raise ValueError("half a mark")
+        return bucket

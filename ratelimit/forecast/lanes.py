@@ -12,7 +12,7 @@ from ..gate import Gate
 from ..limit import Limit, Limits, Pools
 from ..limiter import Limiter
 from ..stores.base import KINDS
-from ..stores.memory import INITIAL_SLACK_US, MAX_SLACK_SHARE
+from ..stores.decide import INITIAL_SLACK_US, MAX_SLACK_SHARE
 from ..tiers import TierTable, load_tiers
 from .schedule import Rule
 

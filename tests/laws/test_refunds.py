@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ratelimit import gcra
 from ratelimit.gcra import Bucket
-from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking, Lane
-from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock, ask
 
 
 def replay(history: list[list[int]]) -> int:
@@ -80,60 +75,3 @@ def test_a_cut_memory_only_shrinks_refunds(moves: list[tuple[int, int, int]]) ->
             assert max(bucket.tat_us, now_us) >= max(replay(history), now_us)
     finally:
         gcra.REFUND_MEMORY = kept
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """Any interleaving of reserve, settle and release over two limits that two lanes share in part."""
-
-    @initialize()
-    def start(self) -> None:
-        self.clock = ManualClock()
-        self.store = MemoryStore(self.clock, initial_slack_us=0)
-        rpm, tpm, other = (Limit("rpm", "requests", 60), Limit("tpm", "tokens", 6_000), Limit("tpm", "tokens", 900))
-        self.lanes = [Lane("a", (rpm, tpm), ("org:rpm", "a:tpm")), Lane("b", (rpm, other), ("org:rpm", "b:tpm"))]
-        self.histories: dict[str, list[list[int]]] = {"org:rpm": [], "a:tpm": [], "b:tpm": []}
-        self.open: list[tuple[Booking, list[int]]] = []
-        self.ended: list[Booking] = []
-
-    @rule(lane=st.integers(0, 1), tokens=st.integers(0, 900), pause=st.sampled_from([0, 1, 900_000, 20_000_000]))
-    def reserve(self, lane: int, tokens: int, pause: int) -> None:
-        self.clock.advance(pause)
-        where = self.lanes[lane]
-        charges = (where.limits[0].charge_us(1), where.limits[1].charge_us(tokens))
-        answer = ask(self.store, where, charges)
-        if isinstance(answer, Booking):
-            rows = []
-            for key, charge_us in zip(where.keys, charges, strict=True):
-                self.histories[key].append([self.clock.now_us(), charge_us])
-                rows.append(len(self.histories[key]) - 1)
-            self.open.append((answer, rows))
-
-    @rule(which=st.integers(0, 50), tokens=st.integers(0, 2_000), release=st.booleans())
-    def end(self, which: int, tokens: int, release: bool) -> None:
-        if not self.open:
-            return
-        booking, rows = self.open.pop(which % len(self.open))
-        limits, keys = booking.lane.limits, booking.lane.keys
-        true = (0, 0) if release else (limits[0].charge_us(1), min(limits[1].charge_us(tokens), booking.charges_us[1]))
-        if release:
-            self.store.release(booking)
-        else:
-            self.store.settle(booking, true)
-        for key, row, charge_us in zip(keys, rows, true, strict=True):
-            self.histories[key][row][1] = charge_us
-        self.ended.append(booking)
-
-    @rule(which=st.integers(0, 50))
-    def end_again(self, which: int) -> None:
-        if self.ended:
-            self.store.release(self.ended[which % len(self.ended)])
-
-    @invariant()
-    def backlog_equals_replayed_history(self) -> None:
-        now_us = self.clock.now_us()
-        for key, history in self.histories.items():
-            assert self.store.backlog_us(key) == max(0, replay(history) - now_us)
-
-
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
