@@ -75,3 +75,23 @@ def test_a_cut_memory_only_shrinks_refunds(moves: list[tuple[int, int, int]]) ->
             assert max(bucket.tat_us, now_us) >= max(replay(history), now_us)
     finally:
         gcra.REFUND_MEMORY = kept
+
+
+@given(steps)
+@settings(max_examples=100)
+def test_a_bucket_that_was_put_away_is_the_same(moves: list[tuple[int, int, int]]) -> None:
+    """Kept as a store on disk keeps it, and made again, between any two steps: every refund is what it would have been."""
+    bucket, twin, now_us = Bucket(), Bucket(), 1_000
+    numbers: list[int] = []
+    for pause_us, amount, which in moves:
+        now_us += pause_us
+        if which < 0 or not numbers:
+            numbers.append(bucket.charge(now_us, amount))
+            assert twin.charge(now_us, amount) == numbers[-1]
+        else:
+            number = numbers.pop(which % len(numbers))
+            assert twin.refund(number, amount) == bucket.refund(number, amount)
+        tat_us = twin.tat_us
+        twin = Bucket.of(*twin.kept())
+        twin.tat_us = tat_us
+        assert twin.tat_us == bucket.tat_us
