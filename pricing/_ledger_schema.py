@@ -161,17 +161,21 @@ def watch_tag(db: sqlite3.Connection, scope: str) -> None:
             db.execute(statement)
 
 
-_OTHERS = "SELECT 1 FROM sqlite_master WHERE tbl_name NOT IN (" + ", ".join(
-    f"'{name}'"
-    for name in (
-        "limits_about",
-        "limits_cells",
-        "limits_owners",
-        "limits_held",
-        "limits_waiting",
-        "sqlite_sequence",
+_OTHERS = (
+    "SELECT 1 FROM sqlite_master WHERE tbl_name NOT IN ("
+    + ", ".join(
+        f"'{name}'"
+        for name in (
+            "limits_about",
+            "limits_cells",
+            "limits_owners",
+            "limits_held",
+            "limits_waiting",
+            "sqlite_sequence",
+        )
     )
-) + ")"
+    + ")"
+)
 """Whether there are tables beside those of limits that processes share, which may live in a ledger's file."""
 
 

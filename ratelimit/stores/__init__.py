@@ -39,7 +39,7 @@ def path_of(url: str) -> str:
     path = unquote(rest[1:])
     if not rest.startswith("/") or not path or path == ":memory:" or "?" in rest or "\0" in path:
         raise ConfigError(
-            f"store {url!r}: three slashes and the path of a file: sqlite:///limits.db; four for one that begins with a "
-            "slash: sqlite:////var/lib/limits.db"
+            f"store {url!r}: three slashes and the path of a file: sqlite:///limits.db; four for one that begins with "
+            "a slash: sqlite:////var/lib/limits.db"
         )
     return path

@@ -80,7 +80,7 @@ def test_a_cut_memory_only_shrinks_refunds(moves: list[tuple[int, int, int]]) ->
 @given(steps)
 @settings(max_examples=100)
 def test_a_bucket_that_was_put_away_is_the_same(moves: list[tuple[int, int, int]]) -> None:
-    """Kept as a store on disk keeps it, and made again, between any two steps: every refund is what it would have been."""
+    """Kept as a store on disk keeps it, and made again, after every step: each refund is what it would have been."""
     bucket, twin, now_us = Bucket(), Bucket(), 1_000
     numbers: list[int] = []
     for pause_us, amount, which in moves:

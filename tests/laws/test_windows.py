@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import ratelimit
 from ratelimit.cells import Window
-from ratelimit.cells import Window
 from ratelimit.limit import Limit
 from ratelimit.stores.base import Booking, Lane
 from ratelimit.stores.memory import MemoryStore

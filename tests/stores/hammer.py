@@ -1,8 +1,8 @@
 """One of many processes that use one account's limits at once: `hammer.py PATH LOG SECONDS sync|async SEED`.
 
 Everything that is charged or given back is written to the log (appended, a line each) with the instant at which the
-store did it: "+ pid number us requests tokens", "= pid number us tokens", "- pid number us" when its slot is free. The number is the
-store's own, of the first limit's charges.
+store did it: "+ pid number us requests tokens", "= pid number us tokens", "- pid number us" when its slot is free.
+The number is the store's own, of the first limit's charges.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def main(path: str, log: str, seconds: str, colour: str, seed: str) -> None:
                 free_us = store.clock.now_us()
                 reservation.end()
                 store.write(f"- {os.getpid()} {number} {free_us}")
-        print(number, flush=True)
+        sys.stdout.write(f"{number}\n")
+        sys.stdout.flush()
 
     def work() -> None:
         while limiter.clock.now_us() < until_us:

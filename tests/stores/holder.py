@@ -19,5 +19,6 @@ else:
     waits.asked_us = limiter.clock.now_us()
     if limiter.store.reserve(waits) is None:
         sys.exit("it need not wait")
-print("holds", flush=True)
+sys.stdout.write("holds\n")
+sys.stdout.flush()
 threading.Event().wait()

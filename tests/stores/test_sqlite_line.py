@@ -141,7 +141,7 @@ def test_slots_are_shared_and_waited_for_in_order(two: tuple[Process, Process], 
 
 @pytest.mark.parametrize("what", ["slot", "ticket"])
 def test_a_killed_process_holds_nothing(tmp_path: Path, what: str) -> None:
-    """`kill -9`: its slots are free and its tickets void as soon as somebody asks; what it was charged stays charged."""
+    """Its slots are free and its tickets void as soon as somebody asks; what it was charged stays charged."""
     path = tmp_path / "limits.db"
     limiter = ratelimit.Limiter(limits={"concurrency": 1, "tpm": 600}, store=f"sqlite:///{path}", max_wait=0)
     with subprocess.Popen([sys.executable, HOLDER, path, what], stdout=subprocess.PIPE, text=True) as holder:
@@ -162,7 +162,9 @@ def test_two_processes_in_one_loop_are_served_in_the_order_of_asking(tmp_path: P
     async def main() -> list[int]:
         loop, admitted = asyncio.get_running_loop(), []
         limiters = [
-            ratelimit.Limiter(limits={"tpm": 600}, store=SqliteStore(tmp_path / "l.db", LoopClock(), initial_slack_us=0))
+            ratelimit.Limiter(
+                limits={"tpm": 600}, store=SqliteStore(tmp_path / "l.db", LoopClock(), initial_slack_us=0)
+            )
             for _ in range(2)
         ]
 
