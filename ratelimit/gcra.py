@@ -19,6 +19,8 @@ from typing import Self
 
 REFUND_MEMORY = 256
 """How many distinct low-water marks a bucket keeps. Beyond it the oldest is merged, so that refunds only shrink."""
+MOST_MARK_US = 1 << 62
+"""A mark holds no more, and no backlog of anybody's needs more: 146,000 years. Beyond it refunds only shrink."""
 
 
 def reserve(
@@ -97,6 +99,8 @@ class Bucket:
             return number
         self.tat_us += charge_us
         marks = self._marks
+        if backlog_us > MOST_MARK_US:
+            backlog_us = MOST_MARK_US
         while marks and marks[-1] >= backlog_us:
             del marks[-2:]
         marks.append(number)

@@ -109,7 +109,7 @@ class LimitsFile:
     def report(self, error: Exception) -> StoreUnavailable:
         """Turn a complaint into one that names the file and what to do."""
         problem = str(error)
-        return StoreUnavailable(f"limits {self.path}: {problem}{_advice(error, problem, self._busy_s)}")
+        return StoreUnavailable(f"limits {self.path}: {problem}{_advice(problem, self._busy_s)}")
 
     def _connect(self) -> sqlite3.Connection:
         if self._inode is not None and self._identity() != self._inode:
@@ -195,9 +195,7 @@ class LimitsFile:
             pause_s = min(2 * pause_s, 0.005)
 
 
-def _advice(error: Exception, problem: str, busy_s: float) -> str:
-    if not isinstance(error, sqlite3.Error):
-        return "; the file is damaged: delete it while nobody uses it, or name another"
+def _advice(problem: str, busy_s: float) -> str:
     if "not a database" in problem or "malformed" in problem:
         return "; the file is damaged or is something else: delete it while nobody uses it, or name another"
     if "unable to open" in problem:

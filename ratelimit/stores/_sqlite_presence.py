@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..cells import Slots
-from .base import Booking
+from .base import Booking, Lane
 from .decide import Claim
 from .owners import RENEW_S, Owner, alive, this_process
 
@@ -30,6 +30,21 @@ _HOLD = "INSERT INTO limits_held VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET held
 _FREE = "UPDATE limits_held SET held = held - ? WHERE key = ? AND owner = ?"
 _WHO = "SELECT pid, start, space, renewed_us FROM limits_owners WHERE id = ?"
 _RENEW = "UPDATE limits_owners SET renewed_us = ? WHERE id = ?"
+
+
+class Asked(NamedTuple):
+    """What a booking asks for, read once: another thread may put a limit in force meanwhile."""
+
+    booking: Booking
+    lane: Lane
+    charges_us: Sequence[int]
+    spare_ppm: int
+    asked_us: int
+
+    @classmethod
+    def by(cls, booking: Booking) -> Asked:
+        """Read it."""
+        return cls(booking, booking.lane, booking.charges_us, booking.spare_ppm, booking.asked_us)
 
 
 class Stranger(NamedTuple):
@@ -76,17 +91,17 @@ class Presence:
         """Give slots back that this process holds as this owner; as an earlier one, it holds none any more."""
         db.executemany(_FREE, [(charge_us, key, owner) for key, charge_us in slots])
 
-    def strangers(self, db: sqlite3.Connection, booking: Booking, now_us: int) -> list[Stranger]:
+    def strangers(self, db: sqlite3.Connection, asked: Asked, now_us: int) -> list[Stranger]:
         """Who of other processes waits for any of the same, asked before, and may object; in the order of asking."""
         found = db.execute(_OTHERS, (self.owner, now_us)).fetchall()
         if not found:
             return []
-        keys = {key for key, us in zip(booking.lane.keys, booking.charges_us, strict=True) if us}
-        place = (booking.asked_us or _NEVER_US, self.owner)
+        keys = {key for key, us in zip(asked.lane.keys, asked.charges_us, strict=True) if us}
+        place = (asked.asked_us or _NEVER_US, self.owner)
         strangers = []
         for owner, asked_us, spare_ppm, wants in sorted(found, key=lambda row: (row[1], row[0])):
-            if (asked_us, owner) < place and spare_ppm <= booking.spare_ppm:
-                wanted = [(str(key), int(us), int(burst_us)) for key, us, burst_us in json.loads(wants)]
+            if (asked_us, owner) < place and spare_ppm <= asked.spare_ppm:
+                wanted = _read(wants)
                 if any(key in keys for key, _, _ in wanted):
                     strangers.append(Stranger(owner, spare_ppm, wanted))
         return strangers
@@ -107,14 +122,14 @@ class Presence:
     def _alive(self, row: tuple[Any, ...] | None, now_us: int) -> bool:
         return row is not None and alive(Owner(*row[:3]), self.me, row[3], now_us)
 
-    def stand(self, db: sqlite3.Connection, booking: Booking, now_us: int) -> None:
+    def stand(self, db: sqlite3.Connection, asked: Asked, now_us: int) -> None:
         """Leave a ticket, or renew it."""
-        owner, file = self.own(db, now_us), _file_of(booking)
-        plans = zip(booking.lane.keys, booking.charges_us, booking.lane.plan, strict=True)
+        owner, file = self.own(db, now_us), _file_of(asked)
+        plans = zip(asked.lane.keys, asked.charges_us, asked.lane.plan, strict=True)
         wants = json.dumps([(key, us, plan[3]) for key, us, plan in plans if us])
         until_us = now_us + LOOK_MOST_US + STALL_US
-        db.execute(_STAND, (owner, file, booking.asked_us, until_us, booking.spare_ppm, wants))
-        self._standing[file] = booking
+        db.execute(_STAND, (owner, file, asked.asked_us, until_us, asked.spare_ppm, wants))
+        self._standing[file] = asked.booking
 
     def go(self, db: sqlite3.Connection, booking: Booking) -> None:
         """Take the ticket back, if it is this booking's."""
@@ -133,7 +148,14 @@ def bury(db: sqlite3.Connection, owner: int) -> None:
         db.execute(f"DELETE FROM limits_{table} WHERE {column} = ?", (owner,))
 
 
-def _file_of(booking: Booking) -> str:
+def _file_of(asked: Asked) -> str:
     """What those of one process who wait for the same have in common."""
-    pairs = zip(booking.lane.keys, booking.charges_us, strict=True)
-    return "\n".join([str(booking.spare_ppm), *(key for key, us in pairs if us)])
+    pairs = zip(asked.lane.keys, asked.charges_us, strict=True)
+    return "\n".join([str(asked.spare_ppm), *(key for key, us in pairs if us)])
+
+
+def _read(wants: str) -> list[tuple[str, int, int]]:
+    try:
+        return [(str(key), int(us), int(burst_us)) for key, us, burst_us in json.loads(wants)]
+    except (ValueError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"a malformed ticket ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from ..cells import Cell, Slots, Window
@@ -50,7 +51,14 @@ class Row:
 
     @classmethod
     def read(cls, values: tuple[Any, ...]) -> Row:
-        """Make it of READ's columns. Raises ValueError when they are damaged."""
+        """Make it of READ's columns. Raises sqlite3.DatabaseError when they are damaged."""
+        try:
+            return cls._read(values)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise sqlite3.DatabaseError(f"a malformed row ({error})") from error
+
+    @classmethod
+    def _read(cls, values: tuple[Any, ...]) -> Row:
         key, kind, at_us, tat_us, wanted_us, closed_us, braced_us, by, until_us, window_us, seq, first, state, held = (
             values
         )

@@ -31,7 +31,7 @@ from ..errors import StoreUnavailable
 from ..gcra import Bucket
 from ..limit import Limit
 from ._sqlite_file import LimitsFile
-from ._sqlite_presence import LOOK_MOST_US, LOOK_US, Presence, Stranger, bury
+from ._sqlite_presence import LOOK_MOST_US, LOOK_US, Asked, Presence, Stranger, bury
 from ._sqlite_rows import BRACED_FOR_US, READ, WRITE, Row, fresh, joined
 from ._sqlite_turns import END_BUSY_S, Turns
 from .base import Booking, Lane
@@ -120,21 +120,23 @@ class SqliteStore(Turns):
 
     def reserve(self, booking: Booking, ahead: Sequence[Booking] = ()) -> int | None:
         with self._lock:
-            answer, place, held = self._change(lambda db: self._reserve(db, booking, ahead))
-            if answer is not None:
-                return answer
-            booking.place = place
-            booking.charged = booking.lane, booking.charges_us
-            booking.open = True
-            if held:
-                booking.held = _Held(self, self._presence.owner, held)
-                self._keep_renewing()
-            return None
+            asked, before = Asked.by(booking), [Asked.by(one) for one in ahead]
+            answer, place, held = self._transact(lambda db: self._reserve(db, asked, before), None)
+            if answer is None:
+                booking.place = place
+                booking.charged = asked.lane, asked.charges_us
+                booking.open = True
+                if held:
+                    booking.held = _Held(self, self._presence.owner, held)
+                    self._keep_renewing()
+            self._catch_up()
+            return answer
 
     def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
         with self._lock:
             now_us = self._now_us()
-            return rooms_us(_claim(booking, self._seen(booking.lane.keys)), now_us, now_us + wait_us)
+            asked = Asked.by(booking)
+            return rooms_us(_claim(asked, self._seen(asked.lane.keys)), now_us, now_us + wait_us)
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
@@ -245,22 +247,21 @@ class SqliteStore(Turns):
     # -- within a transaction ------------------------------------------------------------------------------------------
 
     def _reserve(
-        self, db: sqlite3.Connection, booking: Booking, ahead: Sequence[Booking]
+        self, db: sqlite3.Connection, asked: Asked, ahead: Sequence[Asked]
     ) -> tuple[int | None, list[tuple[_Known, int, int]], list[tuple[str, int]]]:
         """Charge a booking, if it may go: how long it has to wait, its place, and the slots that it holds."""
         presence = self._presence
         while True:
-            strangers = presence.strangers(db, booking, self._now_us())
-            rows, now_us = self._rows(db, [booking.lane, *(one.lane for one in ahead)], strangers)
-            claim = _claim(booking, rows)
-            wait_us = _wait_us(
-                claim, [_claim_of(one, rows) for one in strangers] + [_claim(one, rows) for one in ahead], now_us
-            )
+            strangers = presence.strangers(db, asked, self._now_us())
+            rows, now_us = self._rows(db, [asked.lane, *(one.lane for one in ahead)], strangers)
+            claim = _claim(asked, rows)
+            before = [_claim_of(one, rows) for one in strangers] + [_claim(one, rows) for one in ahead]
+            wait_us = _wait_us(claim, before, now_us)
             if wait_us is None or not presence.bury_dead(db, claim, strangers, now_us):
                 break
         if wait_us is not None:
-            if booking.asked_us:
-                presence.stand(db, booking, now_us)
+            if asked.asked_us:
+                presence.stand(db, asked, now_us)
             return wait_us, [], []
         place, held, written = [], [], []
         for key, (cell, _), charge_us in zip(claim.keys, claim.cells, claim.charges_us, strict=True):
@@ -274,7 +275,7 @@ class SqliteStore(Turns):
         db.executemany(WRITE, written)
         if held:
             presence.hold(db, held, now_us)
-        presence.go(db, booking)
+        presence.go(db, asked.booking)
         return None, place, held
 
     def _rows(
@@ -367,7 +368,7 @@ class SqliteStore(Turns):
 
     def _seen(self, keys: Sequence[str]) -> dict[str, Row]:
         """Rows as they are now; or as they were last seen, where they cannot be read."""
-        with suppress(StoreUnavailable, sqlite3.Error, ValueError, TypeError):
+        with suppress(StoreUnavailable, sqlite3.Error):
             rows = self._read(self._file.reading(), tuple(keys))
             now_us = self._now_us()
             for row in rows.values():
@@ -421,12 +422,12 @@ def _wait_us(claim: Claim, ahead: Sequence[Claim], now_us: int) -> int | None:
     return act_us - now_us if act_us > now_us else None
 
 
-def _claim(booking: Booking, rows: dict[str, Row]) -> Claim:
-    lane = booking.lane
+def _claim(asked: Asked, rows: dict[str, Row]) -> Claim:
+    lane = asked.lane
     cells = tuple(
         (rows[key].cell, _burst_us(rows[key].cell, plan[3])) for key, plan in zip(lane.keys, lane.plan, strict=True)
     )
-    return Claim(lane.keys, cells, booking.charges_us, booking.spare_ppm)
+    return Claim(lane.keys, cells, asked.charges_us, asked.spare_ppm)
 
 
 def _claim_of(one: Stranger, rows: dict[str, Row]) -> Claim:

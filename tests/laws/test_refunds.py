@@ -95,3 +95,14 @@ def test_a_bucket_that_was_put_away_is_the_same(moves: list[tuple[int, int, int]
         twin = Bucket.of(*twin.kept())
         twin.tat_us = tat_us
         assert twin.tat_us == bucket.tat_us
+
+
+def test_absurd_amounts_leave_a_bucket_that_works() -> None:
+    """A surcharge beyond every clock is taken; what is charged behind it is given back no more than it was."""
+    bucket = Bucket()
+    first = bucket.charge(1_000, 10)
+    bucket.surcharge(10**40, 1_000)
+    second = bucket.charge(1_000, 20)
+    assert bucket.refund(second, 5) == 5
+    assert bucket.refund(first, 10) <= 10
+    assert bucket.tat_us >= 10**40

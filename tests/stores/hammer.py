@@ -45,8 +45,8 @@ class Logged(SqliteStore):
                 self.write(f"+ {os.getpid()} {booking.place[0][1]} {self.acted_us} {requests} {tokens}")
             return answer
 
-    def _reserve(self, db: sqlite3.Connection, booking: Booking, ahead: Sequence[Booking]) -> Any:
-        answer = super()._reserve(db, booking, ahead)
+    def _reserve(self, db: sqlite3.Connection, *asked: Any) -> Any:
+        answer = super()._reserve(db, *asked)
         self.acted_us = self._latest_us
         return answer
 

@@ -174,7 +174,7 @@ def test_a_damaged_row_admits_nothing(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("UPDATE limits_cells SET state = x'0102'")
     db.close()
-    with pytest.raises(StoreUnavailable, match="the file is damaged"):
+    with pytest.raises(StoreUnavailable, match=r"a malformed row .*the file is damaged"):
         ask(store, where, [1])
     store.disconnect()
 
@@ -345,4 +345,16 @@ def test_a_child_ends_nothing_of_its_parent_s(tmp_path: Path) -> None:
     assert store.backlog_us("m:tpm") == 10_000_000
     assert isinstance(ask(store, where, [1, 1]), Booking)
     assert isinstance(ask(store, where, [1, 1]), Booking), "the child's slot is free, for it has ended"
+    store.disconnect()
+
+
+def test_numbers_that_no_column_holds_change_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    """A reply that states an absurd amount leaves what was charged; the next request is served as before."""
+    store = SqliteStore(tmp_path / "limits.db", ManualClock(), initial_slack_us=0)
+    booking = ask(store, where := lane(), [10_000_000])
+    assert isinstance(booking, Booking)
+    store.settle(booking, [10**40])
+    store.observe("m:tpm", 10**40)
+    assert store.backlog_us("m:tpm") == 10_000_000
+    assert isinstance(ask(store, where, [10_000_000]), Booking)
     store.disconnect()
