@@ -14,6 +14,7 @@ replayed with the true cost.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Self
 
@@ -64,16 +65,16 @@ class Bucket:
     closed_until_us  µs   nothing passes before this instant: a cool-down
     """
 
-    __slots__ = ("_first", "_marks", "_seq", "closed_until_us", "slack_us", "slack_wanted_us", "tat_us")
+    __slots__ = ("_first", "_lows", "_seq", "_seqs", "closed_until_us", "slack_us", "slack_wanted_us", "tat_us")
 
     def __init__(self) -> None:
         self.tat_us = 0
         self.slack_us = self.slack_wanted_us = self.closed_until_us = 0
         self._seq = 0
         self._first = 0  # no charge before this number can be given back
-        # Low-water marks, seq and backlog_us in turn, both strictly increasing: for any older charge, the first mark
-        # after it is the lowest backlog seen since. An array, so that a store on disk reads and writes it as it is.
-        self._marks = array("q")
+        # Low-water marks, seq and backlog_us, both strictly increasing: for any older charge, the first mark after it
+        # is the lowest backlog seen since. Arrays, so that a store on disk reads and writes them as they are.
+        self._seqs, self._lows = array("q"), array("q")
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
@@ -94,21 +95,21 @@ class Bucket:
             # An empty backlog caps every older refund at nothing: no earlier mark can matter any more.
             self.tat_us = act_us + charge_us
             self._first = number
-            if self._marks:
-                self._marks = array("q")
+            if self._seqs:
+                self._seqs, self._lows = array("q"), array("q")
             return number
         self.tat_us += charge_us
-        marks = self._marks
         if backlog_us > MOST_MARK_US:
             backlog_us = MOST_MARK_US
-        while marks and marks[-1] >= backlog_us:
-            del marks[-2:]
-        marks.append(number)
-        marks.append(backlog_us)
-        if len(marks) > 2 * REFUND_MEMORY:
+        seqs, lows = self._seqs, self._lows
+        while lows and lows[-1] >= backlog_us:
+            lows.pop()
+            seqs.pop()
+        seqs.append(number)
+        lows.append(backlog_us)
+        if len(lows) > REFUND_MEMORY:
             # Forget the second-oldest: charges before it now see the oldest (lower) mark, so refunds only shrink.
-            marks[0] = marks[2]
-            del marks[2:4]
+            del seqs[0], lows[1]
         return number
 
     def refund(self, number: int, back_us: int) -> int:
@@ -118,24 +119,14 @@ class Bucket:
         """
         if number < self._first:
             return 0
-        marks = self._marks
-        if not marks or marks[-2] <= number:  # nobody has charged since: all of it is outstanding
-            self.tat_us -= back_us
-            return back_us
-        for place in range(1, len(marks), 2):
-            if marks[place - 1] > number:
-                seen_us = marks[place]
-                marks[place] = seen_us - back_us if seen_us > back_us else 0
-                if back_us > seen_us:
-                    back_us = seen_us
-        kept = array("q")
-        for place in range(1, len(marks), 2):
-            seen_us = marks[place]
-            while kept and kept[-1] >= seen_us:
-                del kept[-2:]
-            kept.append(marks[place - 1])
-            kept.append(seen_us)
-        self._marks = kept
+        seqs = self._seqs
+        if seqs and seqs[-1] > number:  # somebody has charged since; else all of it is outstanding
+            lows, at = self._lows, bisect_right(seqs, number)
+            back_us = min(back_us, lows[at])
+            lows[at:] = array("q", [low_us - back_us for low_us in lows[at:]])
+            while at and lows[at - 1] >= lows[at]:
+                at -= 1
+                del seqs[at], lows[at]
         self.tat_us -= back_us
         return back_us
 
@@ -150,7 +141,7 @@ class Bucket:
             # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
             self._seq += 1
             self._first = self._seq
-            self._marks = array("q")
+            self._seqs, self._lows = array("q"), array("q")
 
     def spent_us(self, now_us: int) -> int:
         """Read the backlog at this instant (µs)."""
@@ -165,14 +156,18 @@ class Bucket:
     def kept(self) -> tuple[int, int, bytes]:
         """What a store on disk keeps beside the instants: the last charge's number, the first that can be given back,
         and the marks."""
-        return self._seq, self._first, self._marks.tobytes()
+        return self._seq, self._first, (self._seqs + self._lows).tobytes()
 
     @classmethod
     def of(cls, seq: int, first: int, marks: bytes) -> Self:
         """Make the bucket again of what `kept` has said. Raises ValueError when that cannot be."""
         bucket = cls()
         bucket._seq, bucket._first = seq, first
-        bucket._marks.frombytes(marks)
-        if len(bucket._marks) % 2:
+        both = array("q")
+        both.frombytes(marks)
+        count, rest = divmod(len(both), 2)
+        if rest:
             raise ValueError("half a mark")
+        if count:
+            bucket._seqs, bucket._lows = both[:count], both[count:]
         return bucket
