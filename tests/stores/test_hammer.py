@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratelimit.clock import HostClock
-from tests.sim.meters import Entry, Refill, Slots
+from tests.sim.meters import NEVER_US, Entry, Refill, Slots
 from tests.stores.hammer import LIMITS, MOST
 
 HAMMER = Path(__file__).with_name("hammer.py")
@@ -67,12 +67,9 @@ def test_many_processes_keep_to_one_limit_and_use_it(tmp_path: Path) -> None:
     open_: dict[tuple[int, int], tuple[Entry, Entry, Entry]] = {}
     charges: list[tuple[int, Entry]] = []
     for deed in deeds:
-        for pid, us in list(killed.items()):
-            if deed.us >= us:
-                for (owner, _), (_, _, slot) in open_.items():
-                    if owner == pid:
-                        air.correct(slot, 0)
-                del killed[pid]
+        for (pid, _), (_, _, slot) in open_.items():
+            if deed.us >= killed.get(pid, NEVER_US):
+                air.correct(slot, 0)
         name = (deed.pid, deed.number)
         if deed.what == "+":
             requests, tokens = deed.amounts
