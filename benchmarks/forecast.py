@@ -50,7 +50,8 @@ from ratelimit.forecast.workload import Reading, Workload
 from ratelimit.gcra import Bucket
 from ratelimit.limiter import Limiter
 from ratelimit.results import Results
-from ratelimit.stores.memory import INITIAL_SLACK_US, MemoryStore
+from ratelimit.stores.decide import INITIAL_SLACK_US
+from ratelimit.stores.memory import MemoryStore
 
 DAY = date(2026, 7, 20)
 SPEED = 20.0

@@ -161,6 +161,24 @@ def watch_tag(db: sqlite3.Connection, scope: str) -> None:
             db.execute(statement)
 
 
+_OTHERS = (
+    "SELECT 1 FROM sqlite_master WHERE tbl_name NOT IN ("
+    + ", ".join(
+        f"'{name}'"
+        for name in (
+            "limits_about",
+            "limits_cells",
+            "limits_owners",
+            "limits_held",
+            "limits_waiting",
+            "sqlite_sequence",
+        )
+    )
+    + ")"
+)
+"""Whether there are tables beside those of limits that processes share, which may live in a ledger's file."""
+
+
 def prepare(db: sqlite3.Connection, path: str) -> None:
     """Make a new file a ledger, or bring an older one up to date.
 
@@ -169,7 +187,7 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     # In one transaction, because another process may be making the tables of this file right now.
     db.execute("BEGIN")
     application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
-    tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
+    tables = db.execute(_OTHERS).fetchone()
     db.execute("COMMIT")
     if application != APPLICATION_ID:
         if application or tables:
@@ -177,7 +195,7 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
         _retry(db, "PRAGMA journal_mode = WAL")
         _retry(db, "BEGIN EXCLUSIVE")
         # Another process may have made the tables while this one waited.
-        if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if not db.execute(_OTHERS).fetchone():
             for statement in (_ENTRIES, _BY_RESPONSE, *_ADD, *_COUNTERS, *_TRIGGERS):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -6,6 +6,7 @@ A cell answers two questions, `earliest_us` (when would this charge conform?) an
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from typing import Protocol, Self
 
@@ -176,6 +177,57 @@ class Window:
         twin._sum_us, twin._seq, twin.closed_until_us = self._sum_us, self._seq, self.closed_until_us
         return twin
 
+    def kept(self) -> tuple[int, int, bytes]:
+        """What a store on disk keeps beside the instants: as for a bucket, and the charges in the window."""
+        flat = array("q", [value for entry in self._charges for value in entry])
+        return self._seq, self._first, flat.tobytes()
+
+    @classmethod
+    def of(cls, seq: int, first: int, charges: bytes, window_us: int) -> Self:
+        """Make the window again of what `kept` has said. Raises ValueError when that cannot be."""
+        window = cls(window_us)
+        window._seq, window._first = seq, first
+        flat = array("q")
+        flat.frombytes(charges)
+        if len(flat) % 4:
+            raise ValueError("half a charge")
+        for at in range(0, len(flat), 4):
+            entry = flat[at : at + 4].tolist()
+            window._charges.append(entry)
+            window._by_number[entry[2]] = entry
+            window._sum_us += entry[1]
+        return window
+
+    def shift(self, by_us: int) -> None:
+        """Move everything in it to another clock's time."""
+        for entry in self._charges:
+            entry[0] += by_us
+
+    def thin(self, most: int) -> None:
+        """Keep no more than so many charges apart: those that acted close together become one, which leaves when the
+        last of them would, and of which nothing can be given back.
+
+        Law  a thinned window admits nothing that the whole one would not (tests/laws/test_windows.py)
+        """
+        if len(self._charges) <= most:
+            return
+        grain_us = max(1, (self._charges[-1][0] - self._charges[0][0]) * 2 // most)
+        kept: deque[list[int]] = deque()
+        for entry in self._charges:
+            last = kept[-1] if kept else None
+            if last is not None and last[0] // grain_us == entry[0] // grain_us:
+                self._by_number.pop(last[2], None)
+                self._by_number.pop(entry[2], None)
+                kept[-1] = [
+                    entry[0],
+                    last[1] + entry[1],
+                    entry[2],
+                    max(last[0] + last[3], entry[0] + entry[3]) - entry[0],
+                ]
+            else:
+                kept.append(entry)
+        self._charges = kept
+
     def _forget(self, now_us: int) -> None:
         charges = self._charges
         while charges and self._leaves_us(charges[0]) <= now_us:
@@ -222,6 +274,13 @@ class Slots:
     def free(self, charge_us: int) -> None:
         """Give a slot back."""
         self._held -= charge_us
+
+    @classmethod
+    def of(cls, held: int) -> Self:
+        """Make slots of which so many are held."""
+        slots = cls()
+        slots._held = held
+        return slots
 
     def surcharge(self, more_us: int, now_us: int) -> None:
         """A request holds one slot, whatever it turned out to cost."""

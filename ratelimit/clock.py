@@ -59,6 +59,33 @@ class MonotonicClock:
         event.wait(None if timeout_us is None else self.seconds(timeout_us))
 
 
+_BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class HostClock(MonotonicClock):
+    """The time that all processes of this machine share, and that goes on when they end: µs since it was started.
+
+    Nobody can set it, and it counts while the machine sleeps. A system that has no such clock (it is Linux's) lends the
+    wall's, which may be set: forward by x, and what was spent is forgiven as after x; back, and whoever shares a store
+    goes on from the latest instant that is written there.
+    """
+
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        return (time.time_ns() if _BOOT_TIME is None else time.clock_gettime_ns(_BOOT_TIME)) // 1000
+
+    def boot(self) -> str:
+        """Say which start of the machine this time counts from; "" for the wall's."""
+        if _BOOT_TIME is None:
+            return ""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except (OSError, UnicodeError):  # then time tells: it runs backwards
+            return "unknown"
+
+
 class ScaledClock(MonotonicClock):
     """A clock that runs `speed` times faster than the wall: a minute of limits in 60 / speed seconds."""
 

@@ -30,6 +30,7 @@ __all__ = [
     "QuotaSpent",
     "RatecardError",
     "RatecardWarning",
+    "StoreUnavailable",
     "TableError",
     "UnpricedError",
     "WouldWait",
@@ -39,6 +40,13 @@ __all__ = [
 
 class RatecardWarning(UserWarning):
     """Something the account should know soon: a model near its shutdown date, a tier scheme that has ended."""
+
+
+class StoreUnavailable(RatecardError):
+    """The state that limits are shared through cannot be read or written, so nothing is admitted; the message names it.
+
+    What was sent already is not touched by it.
+    """
 
 
 _OURS = ("ratelimit", "pricing", "openai", "httpx", "httpx2", "asyncio")

@@ -16,7 +16,7 @@ from .errors import warn
 from .gate import Gate
 from .headers import Observation, Refusal
 from .limit import KNOWN, MINUTE_US, US_PER_S, Limit, named
-from .stores.memory import MAX_SLACK_US
+from .stores.decide import MAX_SLACK_US
 
 if TYPE_CHECKING:
     from .limiter import Limiter

@@ -15,7 +15,7 @@ from .events import Signals
 from .limit import Limit
 from .line import PATIENCE_US, Line
 from .stores.base import Booking, Lane, Store
-from .stores.memory import MAX_SLACK_US
+from .stores.decide import MAX_SLACK_US
 from .ticket import Ticket
 
 COLLECT_EVERY_S = 5.0
@@ -216,6 +216,9 @@ class Gate:
         if not (exact and wait_us):
             patience_us = self.line.patience_us()
             pause_us = min(wait_us or patience_us, patience_us)
+        look_us = self.store.look_us(ticket.booking, wait_us)
+        if look_us is not None:
+            pause_us = min(pause_us, look_us)
         if not wait_us and self.clock.now_us() - ticket.asked_us > PATIENCE_US:
             self._collect(ticket)
         if max_wait_us is None:
@@ -275,7 +278,10 @@ class Gate:
         )
 
     def gave_up(self, ticket: Ticket) -> None:
-        """Tell listeners that a request has left the line without being admitted."""
+        """Tell the store, and listeners, that a request has left the line without being admitted."""
+        self.store.leave(ticket.booking)
+        if not self.signals.listeners:
+            return
         now_us = self.clock.now_us()
         self.signals.emit(
             "gave_up",

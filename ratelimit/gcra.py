@@ -13,10 +13,15 @@ replayed with the true cost.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Self
 
 REFUND_MEMORY = 256
 """How many distinct low-water marks a bucket keeps. Beyond it the oldest is merged, so that refunds only shrink."""
+MOST_MARK_US = 1 << 62
+"""A mark holds no more, and no backlog of anybody's needs more: 146,000 years. Beyond it refunds only shrink."""
 
 
 def reserve(
@@ -60,16 +65,16 @@ class Bucket:
     closed_until_us  µs   nothing passes before this instant: a cool-down
     """
 
-    __slots__ = ("_first", "_marks", "_seq", "closed_until_us", "slack_us", "slack_wanted_us", "tat_us")
+    __slots__ = ("_first", "_lows", "_seq", "_seqs", "closed_until_us", "slack_us", "slack_wanted_us", "tat_us")
 
     def __init__(self) -> None:
         self.tat_us = 0
         self.slack_us = self.slack_wanted_us = self.closed_until_us = 0
         self._seq = 0
         self._first = 0  # no charge before this number can be given back
-        # Low-water marks [seq, backlog_us], both strictly increasing: for any older charge, the first mark after it
-        # is the lowest backlog seen since.
-        self._marks: list[list[int]] = []
+        # Low-water marks, seq and backlog_us, both strictly increasing: for any older charge, the first mark after it
+        # is the lowest backlog seen since. Arrays, so that a store on disk reads and writes them as they are.
+        self._seqs, self._lows = array("q"), array("q")
 
     def earliest_us(self, charge_us: int, burst_us: int, now_us: int) -> int:
         """Find the earliest instant (µs, ≥ now_us) at which a charge conforms."""
@@ -90,18 +95,21 @@ class Bucket:
             # An empty backlog caps every older refund at nothing: no earlier mark can matter any more.
             self.tat_us = act_us + charge_us
             self._first = number
-            if self._marks:
-                self._marks.clear()
+            if self._seqs:
+                self._seqs, self._lows = array("q"), array("q")
             return number
         self.tat_us += charge_us
-        marks = self._marks
-        while marks and marks[-1][1] >= backlog_us:
-            marks.pop()
-        marks.append([number, backlog_us])
-        if len(marks) > REFUND_MEMORY:
+        if backlog_us > MOST_MARK_US:
+            backlog_us = MOST_MARK_US
+        seqs, lows = self._seqs, self._lows
+        while lows and lows[-1] >= backlog_us:
+            lows.pop()
+            seqs.pop()
+        seqs.append(number)
+        lows.append(backlog_us)
+        if len(lows) > REFUND_MEMORY:
             # Forget the second-oldest: charges before it now see the oldest (lower) mark, so refunds only shrink.
-            marks[0][0] = marks[1][0]
-            del marks[1]
+            del seqs[0], lows[1]
         return number
 
     def refund(self, number: int, back_us: int) -> int:
@@ -111,21 +119,14 @@ class Bucket:
         """
         if number < self._first:
             return 0
-        if not self._marks or self._marks[-1][0] <= number:  # nobody has charged since: all of it is outstanding
-            self.tat_us -= back_us
-            return back_us
-        for mark in self._marks:
-            if mark[0] > number:
-                seen_us = mark[1]
-                mark[1] = seen_us - back_us if seen_us > back_us else 0
-                if back_us > seen_us:
-                    back_us = seen_us
-        kept: list[list[int]] = []
-        for mark in self._marks:
-            while kept and kept[-1][1] >= mark[1]:
-                kept.pop()
-            kept.append(mark)
-        self._marks = kept
+        seqs = self._seqs
+        if seqs and seqs[-1] > number:  # somebody has charged since; else all of it is outstanding
+            lows, at = self._lows, bisect_right(seqs, number)
+            back_us = min(back_us, lows[at])
+            lows[at:] = array("q", [low_us - back_us for low_us in lows[at:]])
+            while at and lows[at - 1] >= lows[at]:
+                at -= 1
+                del seqs[at], lows[at]
         self.tat_us -= back_us
         return back_us
 
@@ -140,7 +141,7 @@ class Bucket:
             # What was charged before is in the observation, whatever becomes of it: none of it can be given back.
             self._seq += 1
             self._first = self._seq
-            self._marks.clear()
+            self._seqs, self._lows = array("q"), array("q")
 
     def spent_us(self, now_us: int) -> int:
         """Read the backlog at this instant (µs)."""
@@ -151,3 +152,22 @@ class Bucket:
         twin = Bucket()
         twin.tat_us, twin.slack_us, twin.closed_until_us = self.tat_us, self.slack_us, self.closed_until_us
         return twin
+
+    def kept(self) -> tuple[int, int, bytes]:
+        """What a store on disk keeps beside the instants: the last charge's number, the first that can be given back,
+        and the marks."""
+        return self._seq, self._first, (self._seqs + self._lows).tobytes()
+
+    @classmethod
+    def of(cls, seq: int, first: int, marks: bytes) -> Self:
+        """Make the bucket again of what `kept` has said. Raises ValueError when that cannot be."""
+        bucket = cls()
+        bucket._seq, bucket._first = seq, first
+        both = array("q")
+        both.frombytes(marks)
+        count, rest = divmod(len(both), 2)
+        if rest:
+            raise ValueError("half a mark")
+        if count:
+            bucket._seqs, bucket._lows = both[:count], both[count:]
+        return bucket

@@ -28,6 +28,7 @@ from .line import Line
 from .order import Classes, Priorities, Rank
 from .outputs import Kind, Outputs
 from .reservation import Admission, Reservation, check
+from .stores import open_store
 from .stores.base import Lane, Store
 from .stores.memory import MemoryStore
 from .tiers import POLICIES, TierTable, load_tiers
@@ -57,10 +58,11 @@ class Limiter:
     max_wait   seconds a request may wait for admission; None waits for as long as it takes
     preflight  what to do about requests the model card says no to: raise (default) | warn | off
     at         day the dated tables are read at; today (UTC) unless told
-    store      where the state lives; this process's memory unless told
+    store      where the state lives: this process's memory unless told; "sqlite:///limits.db" is a file that all
+               processes of this machine share; or a Store
     clock      the time the limiter lives by; the machine's steady clock unless told
 
-    Raises  ConfigError when a setting is wrong or a tier unknown
+    Raises  ConfigError when a setting is wrong or a tier unknown; StoreUnavailable when the store cannot be used
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Limiter:
         adopt: bool = False,
         preflight: PreflightPolicy = "raise",
         at: date | None = None,
-        store: Store | None = None,
+        store: Store | str | None = None,
         clock: Clock | None = None,
         tables: TierTable | None = None,
     ) -> None:
@@ -97,14 +99,14 @@ class Limiter:
             raise ConfigError(f"at is a datetime.date, not {at!r}")
         if preflight not in ("raise", "warn", "off"):
             raise ConfigError(f"preflight is raise, warn or off, not {preflight!r}")
-        if store is not None and not hasattr(store, "reserve"):
-            raise ConfigError(
-                f"store must be a Store such as MemoryStore(); {store!r} is not supported in this version"
-            )
+        if store is not None and not isinstance(store, str) and not hasattr(store, "reserve"):
+            raise ConfigError(f"store is a URL such as sqlite:///limits.db or a Store, not {store!r}")
         self.tier = tier
         self.policy = policy
         self.preflight: PreflightPolicy = preflight
         self.at = at
+        if isinstance(store, str):
+            store = open_store(store, clock)
         self.clock: Clock = clock or getattr(store, "clock", None) or MemoryStore().clock
         self.store: Store = store or MemoryStore(self.clock)
         self._headroom_ppm = round(headroom * 1_000_000)

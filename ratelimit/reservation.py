@@ -11,7 +11,7 @@ from .errors import ConfigError
 from .events import Kind
 from .gate import Gate
 from .stores.base import Booking
-from .stores.memory import MAX_SLACK_US
+from .stores.decide import MAX_SLACK_US
 
 if TYPE_CHECKING:
     from .limiter import Limiter

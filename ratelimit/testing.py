@@ -1,4 +1,7 @@
-"""Time for tests: a clock that is moved by hand, and an event loop whose clock jumps. Public, for your tests too."""
+"""Time for tests: a clock that is moved by hand, and an event loop whose clock jumps. Public, for your tests too.
+
+`StoreContract`, what every store has to keep to, comes from `contract.py` when it is first named: it needs Hypothesis.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ import selectors
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from .clock import US_PER_S
 from .stores.base import Booking, Lane, Store
+
+if TYPE_CHECKING:
+    from .contract import StoreContract as StoreContract
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -108,3 +114,11 @@ def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `main()` to its end on a VirtualTimeLoop."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StoreContract":
+        from .contract import StoreContract
+
+        return StoreContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,7 +59,7 @@ class Ticket(ABC):
         self.gate = booking.gate
         self.clock = self.gate.clock
         self.priority = priority
-        self.asked_us = self.due_us = self.clock.now_us()
+        self.asked_us = self.due_us = booking.asked_us = self.clock.now_us()
         self.number = self.since = self.yielded_us = 0
         self.start = self.place = -1
         self.file: File | None = None

@@ -47,7 +47,7 @@ LAYERS = [
     {"accounting", "preflight", "job", "results", "counted", "pieces", "progress", "tally", "why"},
     {"exchange"},
     {"transports"},
-    {"runner", "checks", "emulator", "testing"},
+    {"runner", "checks", "emulator", "testing", "contract"},
     {"forecast", "plan", "collect", "batch"},
     {"cli", "pytest_plugin"},
 ]
@@ -130,6 +130,8 @@ def test_importing_loads_nothing_heavy(package: str) -> None:
         "httpx2",
         "tiktoken",
         "redis",
+        "sqlite3",
+        "hypothesis",
         "starlette",
         "uvicorn",
         "rich",

@@ -24,7 +24,8 @@ from ..errors import ConfigError, RatecardWarning
 from ..job import Line, read_job
 from ..limiter import Limiter
 from ..results import Results
-from ..stores.memory import INITIAL_SLACK_US, MemoryStore
+from ..stores.decide import INITIAL_SLACK_US
+from ..stores.memory import MemoryStore
 from ._shared import print_json
 from .run import print_summary, run_job
 

@@ -31,6 +31,7 @@ from ..limiter import Limiter
 from ..progress import Progress, Report, Waits
 from ..results import Results
 from ..runner import Runner, begin
+from ..stores import read_store
 from ._prices import prices_option
 from ._shared import (
     TIER,
@@ -82,6 +83,11 @@ from ._text import echo
     "--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Most requests in the air."
 )
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Most tries per line.")
+@click.option(
+    "--store",
+    type=Readable("url", read_store),
+    help="Share the limits with other processes: sqlite:///limits.db is a file for all of this machine.",
+)
 @click.option("--at", type=Day(), help="Read the dated tables as of this day (default: today).")
 @prices_option
 @region_option
@@ -109,6 +115,7 @@ def command(**options: Any) -> None:
         headroom=options["headroom"],
         preflight=options["preflight"],
         at=options["at"],
+        store=options["store"],
     )
     # What is wrong with the settings is said before a file is made.
     table = load_prices(overlay=options["prices"])

@@ -15,7 +15,7 @@ from ..limit import Limit, Limits, Pools, canonical
 from ..limiter import Limiter
 from ..preflight import shut_down
 from ..stores.base import KINDS
-from ..stores.memory import INITIAL_SLACK_US, MAX_SLACK_SHARE
+from ..stores.decide import INITIAL_SLACK_US, MAX_SLACK_SHARE
 from ..tiers import TierTable, load_tiers
 from .schedule import Rule
 

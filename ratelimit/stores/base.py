@@ -64,10 +64,11 @@ class Booking:
     charged              lane and charges_us as they were charged: a limit that changes until the line has been left
                          changes the others
     open                 it is charged, and has not ended
+    asked_us    µs       when it came to wait in line, by the limiter's clock; 0 until then
     held                 the slots it holds, until the store is told that the request has ended
     """
 
-    __slots__ = ("charged", "charges_us", "held", "lane", "open", "place", "spare_ppm")
+    __slots__ = ("asked_us", "charged", "charges_us", "held", "lane", "open", "place", "spare_ppm")
 
     def __init__(self, lane: Lane, charges_us: Sequence[int], spare_ppm: int = 0) -> None:
         self.lane = lane
@@ -76,6 +77,7 @@ class Booking:
         self.place: Sequence[tuple[Any, int, int]] = ()
         self.charged: tuple[Lane, Sequence[int]] | None = None
         self.open = False
+        self.asked_us = 0
         self.held: Any = None
 
     def spare_us(self) -> int:
@@ -114,6 +116,15 @@ class Store(Protocol):
 
     def finish(self, booking: Booking) -> None:
         """Note that the request has ended: its slots are free. A second time is a no-op."""
+
+    def leave(self, booking: Booking) -> None:
+        """Note that a booking that was refused waits no more."""
+
+    def look_us(self, booking: Booking, wait_us: int) -> int | None:
+        """Say for how long (µs) one that was told to wait so long may sleep before it asks again.
+
+        → None where nobody outside this process changes what is stored: then whoever frees room wakes the line
+        """
 
     def arrived(self, booking: Booking, ago_us: int) -> None:
         """Learn that the request of a booking had reached the server `ago_us` before now."""

@@ -5,29 +5,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from ..cells import Cell, Slots, Window, room_us
+from ..cells import Cell, Slots, Window
 from ..clock import Clock, MonotonicClock
 from ..forks import reset_in_child
 from ..gcra import Bucket
 from ..limit import Limit
 from .base import Booking, Lane
-
-INITIAL_SLACK_US = 100_000
-"""Burst left unused before anything is known of the network: a first connection is slower than a warm one."""
-MAX_SLACK_SHARE = 20
-"""At most 1/20 of a burst is ever given to jitter: past that the cause is not the network."""
-MAX_SLACK_US = 2_000_000
-"""At most so much is ever learned at once, however late a request was."""
-
-
-class Claim(NamedTuple):
-    """What a booking asks for, as it was at one instant."""
-
-    lane: Lane
-    charges_us: Sequence[int]
-    spare_ppm: int
+from .decide import INITIAL_SLACK_US, Claim, behind, earliest_us, fit, rooms_us, slack_us
 
 
 class _Held:
@@ -88,15 +73,14 @@ class MemoryStore:
                     if cell.closed_until_us > act_us:
                         act_us = cell.closed_until_us
             else:
-                # Claims, read once: another thread may put a limit in force meanwhile.
-                asked = Claim(lane, charges_us, booking.spare_ppm)
-                act_us = _earliest_us(cells, asked, now_us)
+                asked = Claim(lane.keys, cells, charges_us, booking.spare_ppm)
+                act_us = earliest_us(asked, now_us)
                 if act_us == now_us:
-                    before = [Claim(one.lane, one.charges_us, one.spare_ppm) for one in ahead]
-                    if holds and not _fit(cells, asked, before):
+                    before = [self._claim(one) for one in ahead]
+                    if holds and not fit(asked, before):
                         return 0
                     if ahead:
-                        act_us = self._behind(asked, before, now_us)
+                        act_us = behind(asked, before, now_us)
             if act_us > now_us:
                 return act_us - now_us
             place = []
@@ -114,13 +98,7 @@ class MemoryStore:
     def room_us(self, booking: Booking, wait_us: int) -> Sequence[int]:
         with self._lock:
             now_us = self._now_us()
-            lane, charges_us = booking.lane, booking.charges_us
-            return [
-                cell.room_us(
-                    charge_us, room_us(charge_us, burst_us, cell.slack_us, booking.spare_ppm), now_us, now_us + wait_us
-                )
-                for (cell, burst_us), charge_us in zip(self._cells_of(lane), charges_us, strict=True)
-            ]
+            return rooms_us(self._claim(booking), now_us, now_us + wait_us)
 
     def settle(self, booking: Booking, charges_us: Sequence[int]) -> None:
         with self._lock:
@@ -141,6 +119,12 @@ class MemoryStore:
         held, booking.held = booking.held, None
         if held is not None:
             held.free()
+
+    def leave(self, booking: Booking) -> None:
+        """Nothing: who waits stands in this process's lines."""
+
+    def look_us(self, booking: Booking, wait_us: int) -> int | None:
+        return None
 
     def arrived(self, booking: Booking, ago_us: int) -> None:
         with self._lock:
@@ -224,8 +208,10 @@ class MemoryStore:
         lane.opened = cells, plain, any(isinstance(cell, Slots) for cell, _ in cells)
         return lane.opened  # type: ignore[no-any-return]  # a lane keeps what a store likes
 
-    def _cells_of(self, lane: Lane) -> tuple[tuple[Cell, int], ...]:
-        return (lane.opened or self._open(lane))[0]
+    def _claim(self, booking: Booking) -> Claim:
+        """What a booking asks for, read once: another thread may put a limit in force meanwhile."""
+        lane, charges_us = booking.lane, booking.charges_us
+        return Claim(lane.keys, (lane.opened or self._open(lane))[0], charges_us, booking.spare_ppm)
 
     def _cell(self, key: str, limit: Limit) -> Cell:
         cell = self._cells.get(key)
@@ -255,70 +241,10 @@ class MemoryStore:
 
     def _keep(self, key: str, cell: Cell) -> None:
         wanted_us = max(cell.slack_wanted_us, self._braced_us.get(key, 0))
-        cell.slack_us = min(wanted_us, self._bursts_us[key] // MAX_SLACK_SHARE)
+        cell.slack_us = slack_us(wanted_us, self._bursts_us[key])
 
     def _replace(self, key: str, cell: Cell) -> None:
         """Put another cell in the place of one; the lanes that pass it look again."""
         self._cells[key] = cell
         for lane in self._lanes.pop(key, ()):
             lane.opened = None
-
-    def _behind(self, booking: Claim, ahead: Sequence[Claim], now_us: int) -> int:
-        """When a request that could act now may, not to delay those who asked earlier: now, or after all of them.
-
-        Those who wait for a slot could have one at any time: what else they want is kept for them from now on.
-        """
-        cells = self._cells_of(booking.lane)
-        trial: dict[int, Cell] = {}
-        undelayed = [self._try(one, trial, now_us) for one in ahead]
-        after_us = _earliest_us(_twins(cells, trial), booking, max(now_us, *undelayed))
-        trial = {}
-        for (cell, _), charge_us in zip(_twins(cells, trial), booking.charges_us, strict=True):
-            if charge_us:
-                cell.charge(now_us, charge_us)
-        delayed = [self._try(one, trial, now_us) for one in ahead]
-        return now_us if all(now <= then for now, then in zip(delayed, undelayed, strict=True)) else after_us
-
-    def _try(self, booking: Claim, trial: dict[int, Cell], now_us: int) -> int:
-        """Charge a booking to copies of its cells at its earliest instant, and say when that is."""
-        cells = _twins(self._cells_of(booking.lane), trial)
-        act_us = _earliest_us(cells, booking, now_us)
-        for (cell, _), charge_us in zip(cells, booking.charges_us, strict=True):
-            if charge_us:
-                cell.charge(act_us, charge_us)
-        return act_us
-
-
-def _earliest_us(cells: tuple[tuple[Cell, int], ...], booking: Claim, now_us: int) -> int:
-    """The earliest instant at which every charge of a booking conforms.
-
-    A conforming instant of one window may be found only after another limit has pushed the first on: a window looks at
-    what is in it at that instant, and less is in it later, so one pass is enough.
-    """
-    act_us = now_us
-    for (cell, burst_us), charge_us in zip(cells, booking.charges_us, strict=True):
-        if charge_us:
-            free_us = room_us(charge_us, burst_us, cell.slack_us, booking.spare_ppm)
-            act_us = max(act_us, cell.earliest_us(charge_us, free_us, now_us))
-    return act_us
-
-
-def _fit(cells: tuple[tuple[Cell, int], ...], booking: Claim, ahead: Sequence[Claim]) -> bool:
-    """Say whether every slot that somebody asks for is free, beside those that others wait for.
-
-    Their slot is kept: nobody knows when another one would be free.
-    """
-    for key, (cell, burst_us), charge_us in zip(booking.lane.keys, cells, booking.charges_us, strict=True):
-        if isinstance(cell, Slots):
-            kept = sum(one.charges_us[one.lane.keys.index(key)] for one in ahead if key in one.lane.keys)
-            if not cell.fit(kept + charge_us, room_us(charge_us, burst_us, 0, booking.spare_ppm)):
-                return False
-    return True
-
-
-def _twins(cells: tuple[tuple[Cell, int], ...], trial: dict[int, Cell]) -> tuple[tuple[Cell, int], ...]:
-    """Copies of cells to try charges on, the same copy for the same cell."""
-    for cell, _ in cells:
-        if id(cell) not in trial:
-            trial[id(cell)] = cell.copy()
-    return tuple((trial[id(cell)], burst_us) for cell, burst_us in cells)

@@ -50,7 +50,7 @@ def wrap(
     adopt: bool | None = None,
     preflight: PreflightPolicy | None = None,
     at: date | None = None,
-    store: Store | None = None,
+    store: Store | str | None = None,
 ) -> Client:
     """Pace and price every call of an openai client.
 
@@ -67,7 +67,8 @@ def wrap(
     region   "eu" …: where the account has chosen one, and the host of its base_url does not say so
     →  a new client of the same class on the same connections; the old one still works, unpaced
 
-    Raises  ConfigError when a setting is wrong, or the client is wrapped already (it would be charged twice)
+    Raises  ConfigError when a setting is wrong, or the client is wrapped already (it would be charged twice);
+            StoreUnavailable when the store cannot be used
     """
     http = getattr(client, "_client", None)
     if http is None or not hasattr(http, "_transport") or not hasattr(client, "with_options"):

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ratelimit import gcra
 from ratelimit.gcra import Bucket
-from ratelimit.limit import Limit
-from ratelimit.stores.base import Booking, Lane
-from ratelimit.stores.memory import MemoryStore
-from ratelimit.testing import ManualClock, ask
 
 
 def replay(history: list[list[int]]) -> int:
@@ -82,58 +77,32 @@ def test_a_cut_memory_only_shrinks_refunds(moves: list[tuple[int, int, int]]) ->
         gcra.REFUND_MEMORY = kept
 
 
-class StoreMachine(RuleBasedStateMachine):
-    """Any interleaving of reserve, settle and release over two limits that two lanes share in part."""
-
-    @initialize()
-    def start(self) -> None:
-        self.clock = ManualClock()
-        self.store = MemoryStore(self.clock, initial_slack_us=0)
-        rpm, tpm, other = (Limit("rpm", "requests", 60), Limit("tpm", "tokens", 6_000), Limit("tpm", "tokens", 900))
-        self.lanes = [Lane("a", (rpm, tpm), ("org:rpm", "a:tpm")), Lane("b", (rpm, other), ("org:rpm", "b:tpm"))]
-        self.histories: dict[str, list[list[int]]] = {"org:rpm": [], "a:tpm": [], "b:tpm": []}
-        self.open: list[tuple[Booking, list[int]]] = []
-        self.ended: list[Booking] = []
-
-    @rule(lane=st.integers(0, 1), tokens=st.integers(0, 900), pause=st.sampled_from([0, 1, 900_000, 20_000_000]))
-    def reserve(self, lane: int, tokens: int, pause: int) -> None:
-        self.clock.advance(pause)
-        where = self.lanes[lane]
-        charges = (where.limits[0].charge_us(1), where.limits[1].charge_us(tokens))
-        answer = ask(self.store, where, charges)
-        if isinstance(answer, Booking):
-            rows = []
-            for key, charge_us in zip(where.keys, charges, strict=True):
-                self.histories[key].append([self.clock.now_us(), charge_us])
-                rows.append(len(self.histories[key]) - 1)
-            self.open.append((answer, rows))
-
-    @rule(which=st.integers(0, 50), tokens=st.integers(0, 2_000), release=st.booleans())
-    def end(self, which: int, tokens: int, release: bool) -> None:
-        if not self.open:
-            return
-        booking, rows = self.open.pop(which % len(self.open))
-        limits, keys = booking.lane.limits, booking.lane.keys
-        true = (0, 0) if release else (limits[0].charge_us(1), min(limits[1].charge_us(tokens), booking.charges_us[1]))
-        if release:
-            self.store.release(booking)
+@given(steps)
+@settings(max_examples=100)
+def test_a_bucket_that_was_put_away_is_the_same(moves: list[tuple[int, int, int]]) -> None:
+    """Kept as a store on disk keeps it, and made again, after every step: each refund is what it would have been."""
+    bucket, twin, now_us = Bucket(), Bucket(), 1_000
+    numbers: list[int] = []
+    for pause_us, amount, which in moves:
+        now_us += pause_us
+        if which < 0 or not numbers:
+            numbers.append(bucket.charge(now_us, amount))
+            assert twin.charge(now_us, amount) == numbers[-1]
         else:
-            self.store.settle(booking, true)
-        for key, row, charge_us in zip(keys, rows, true, strict=True):
-            self.histories[key][row][1] = charge_us
-        self.ended.append(booking)
-
-    @rule(which=st.integers(0, 50))
-    def end_again(self, which: int) -> None:
-        if self.ended:
-            self.store.release(self.ended[which % len(self.ended)])
-
-    @invariant()
-    def backlog_equals_replayed_history(self) -> None:
-        now_us = self.clock.now_us()
-        for key, history in self.histories.items():
-            assert self.store.backlog_us(key) == max(0, replay(history) - now_us)
+            number = numbers.pop(which % len(numbers))
+            assert twin.refund(number, amount) == bucket.refund(number, amount)
+        tat_us = twin.tat_us
+        twin = Bucket.of(*twin.kept())
+        twin.tat_us = tat_us
+        assert twin.tat_us == bucket.tat_us
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+def test_absurd_amounts_leave_a_bucket_that_works() -> None:
+    """A surcharge beyond every clock is taken; what is charged behind it is given back no more than it was."""
+    bucket = Bucket()
+    first = bucket.charge(1_000, 10)
+    bucket.surcharge(10**40, 1_000)
+    second = bucket.charge(1_000, 20)
+    assert bucket.refund(second, 5) == 5
+    assert bucket.refund(first, 10) <= 10
+    assert bucket.tat_us >= 10**40

@@ -380,3 +380,44 @@ def test_the_wait_for_more_than_a_window_is_that_of_its_last_portion(
         now_us = window.earliest_us(1, 1_000, now_us)
         window.charge(now_us, 1)
     assert foreseen_us == now_us
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 700, 9_000]),  # time that passes first
+            st.integers(1, 12_000),  # what is asked for, or given back
+            st.integers(-3, 30),  # below 0: a charge; else which one to refund, or to have seen arrive
+            st.sampled_from(["refund", "arrived", "clears"]),
+        ),
+        max_size=60,
+    )
+)
+@settings(max_examples=300)
+def test_a_thinned_window_admits_nothing_that_the_whole_one_would_not(
+    moves: list[tuple[int, int, int, str]],
+) -> None:
+    """With four charges kept apart instead of all, every instant told is the same or later, and refunds only shrink."""
+    whole, thin, now_us, numbers = Window(60_000), Window(60_000), 1_000, []
+    whole.slack_us = thin.slack_us = 2_500
+    for pause_us, amount, which, what in moves:
+        now_us += pause_us
+        if which < 0 or not numbers:
+            assert thin.earliest_us(amount, 60_000, now_us) >= whole.earliest_us(amount, 60_000, now_us)
+            numbers.append(whole.charge(now_us, amount))
+            assert thin.charge(now_us, amount) == numbers[-1]
+        else:
+            number = numbers[which % len(numbers)]
+            if what == "refund":
+                assert thin.refund(number, amount) <= whole.refund(number, amount)
+            elif what == "arrived":
+                whole.arrived(number, now_us - amount)
+                thin.arrived(number, now_us - amount)
+            else:
+                whole.clears(number, now_us + amount)
+                thin.clears(number, now_us + amount)
+        thin.thin(4)
+        thin = Window.of(*thin.kept(), window_us=60_000)
+        thin.slack_us = 2_500
+        assert thin.spent_us(now_us) >= whole.spent_us(now_us)
+        assert len(thin.kept()[2]) <= 5 * 4 * 8

@@ -26,7 +26,8 @@ from ratelimit.emulator import Emulator
 from ratelimit.limiter import Limiter
 from ratelimit.progress import Report
 from ratelimit.results import Results
-from ratelimit.stores.memory import INITIAL_SLACK_US, MemoryStore
+from ratelimit.stores.decide import INITIAL_SLACK_US
+from ratelimit.stores.memory import MemoryStore
 
 DAY = date(2026, 8, 1)
 """The day these tests live on: no model is about to be shut down, and tier_1 is a tier of that day."""

@@ -10,7 +10,7 @@ from ratelimit.cells import Window
 from ratelimit.feedback import Feedback
 from ratelimit.gcra import Bucket
 from ratelimit.line import Line
-from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores import memory
 
 from .run import run
 
@@ -68,6 +68,6 @@ def test_the_auditor_sees_a_limiter_that_learns_nothing(monkeypatch: pytest.Monk
 
 def test_the_auditor_sees_a_first_who_is_passed_at_his_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where room of a window goes to whoever it fits, the large request that waits for it is late, and that is said."""
-    monkeypatch.setattr(MemoryStore, "_behind", lambda self, booking, ahead, now_us: now_us)
+    monkeypatch.setattr(memory, "behind", lambda claim, ahead, now_us: now_us)
     monkeypatch.setattr(Window, "room_us", lambda self, charge_us, burst_us, now_us, at_us: burst_us - self._sum_us)
     assert "later for those who passed it" in wrong(range(200))
