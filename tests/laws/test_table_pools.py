@@ -169,10 +169,13 @@ def test_the_emulator_has_the_same_pools() -> None:
     """The local server has a long request in the pool where the wrapped client looks for room, and a short one too."""
     from openai import OpenAI
 
-    with Emulator(
-        tier="tier_2", models=["gpt-4.1"], latency=0, output_tokens=1, at=DAY, now_us=lambda: 10**15
-    ) as server:
-        client = ratelimit.wrap(OpenAI(base_url=server.url, api_key="x"), tier="tier_2", at=DAY, max_wait=0)
+    with (
+        Emulator(
+            tier="tier_2", models=["gpt-4.1"], latency=0, output_tokens=1, at=DAY, now_us=lambda: 10**15
+        ) as server,
+        OpenAI(base_url=server.url, api_key="x") as plain,
+    ):
+        client = ratelimit.wrap(plain, tier="tier_2", at=DAY, max_wait=0)
         for text in (LONG, "Hello!"):
             client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": text}])
         used = {pool: rows["tpm"]["limit"] for pool, rows in server.counters()["limits"].items() if rows["tpm"]["used"]}
