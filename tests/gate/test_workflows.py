@@ -263,10 +263,10 @@ def test_the_comment_is_for_pull_requests(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("facts", "asked"),
     [
-        ({}, "ratecard"),
-        ({"version": "1.2.3"}, "ratecard==1.2.3"),
+        ({}, "ratecard[pandas]"),
+        ({"version": "1.2.3"}, "ratecard[pandas]==1.2.3"),
         ({"from": "./dist/a b.whl", "version": "1"}, "./dist/a b.whl"),
-        ({"version": "1; echo x >&2"}, "ratecard==1; echo x >&2"),
+        ({"version": "1; echo x >&2"}, "ratecard[pandas]==1; echo x >&2"),
     ],
 )
 def test_what_is_installed_is_said(facts: dict[str, str], asked: str, runner: Runner) -> None:
@@ -350,7 +350,7 @@ def test_each_workflow_of_the_page_runs(block: Any, runner: Runner) -> None:
     for script in steps(block):
         ended = runner.bash(script)
         assert ended.code == 0, f"{script}\n{ended.out}\n{ended.err}"
-    assert set(runner.asked()) <= {"pip install ratecard"}
+    assert set(runner.asked()) <= {"pip install ratecard[pandas]"}
     if block.get("name") == "costs" and "steps" in str(block) and steps(block):
         assert runner.outputs()["passed"] == "true"
         assert Path(runner.env["GITHUB_STEP_SUMMARY"]).read_text(encoding="utf-8").startswith(MARKER)
