@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+from pricing.entries import Entry
 
 from ..errors import ConfigError, NotOffered
 from ..tiers import load_tiers
@@ -13,6 +15,10 @@ from .split import Caps, Sizes, never, pieces, rounds
 
 DAY_US = 86_400 * 1_000_000
 """What a batch takes at most, by its completion window."""
+
+
+ENOUGH = 5
+"""Batches of one's own before they say how long the next ones take."""
 
 
 class Batch(NamedTuple):
@@ -128,6 +134,28 @@ def _priced(lanes: Sequence[LanePlan], column: Sequence[int]) -> int:
 
 def _batch(places: array[int], sizes: Sizes) -> Batch:
     return Batch(places, sum(sizes.tokens[place] for place in places), sum(sizes.size[place] for place in places))
+
+
+def took_us(entries: Iterable[Entry]) -> list[int]:
+    """How long batches took that a ledger has booked (µs), from their booking to their last line's bill, in order."""
+    spans: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        if entry.batch and entry.state == "posted" and entry.run and entry.closed_us is not None:
+            first, last = spans.get(entry.run, (entry.created_us, entry.closed_us))
+            spans[entry.run] = min(first, entry.created_us), max(last, entry.closed_us)
+    return sorted(last - first for first, last in spans.values())
+
+
+def done_us(plan: Plan, took: Sequence[int]) -> tuple[int, int, int] | None:
+    """When all is done (5th, 50th and 95th percentile, µs), if batches take as long as these; None of fewer than five.
+
+    Each round of a full queue waits for one batch after the other.
+    """
+    if len(took) < ENOUGH:
+        return None
+    rounds_ = plan.most_us // DAY_US
+    p5, p50, p95 = (took[min(len(took) - 1, len(took) * share // 100)] * rounds_ for share in (5, 50, 95))
+    return p5, p50, p95
 
 
 def occupancy(lane: LanePlan, takes_us: int = DAY_US) -> list[tuple[int, int]]:

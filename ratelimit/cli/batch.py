@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from pricing.learned import RECALLED
+from pricing.ledger import Ledger
 from pricing.money import Usd
 
-from ..batch.plan import LanePlan, Plan, occupancy, plan_of
+from ..batch.plan import LanePlan, Plan, done_us, occupancy, plan_of, took_us
 from ..batch.read import Columns, Options, read_columns
 from ..pieces import cores
 from ._batch_run import COMMANDS, plain
@@ -55,24 +57,30 @@ def planning(
     with watched() as tell, plain(file) as size, open(file, "rb") as stream:
         told = None if tell is None else lambda done: tell("reading", done, size)
         columns = read_columns(stream, file, options, jobs=jobs or cores(), size=size, progress=told)
-    plan = plan_of(columns, tier, queue=queue)
+    plan, took = plan_of(columns, tier, queue=queue), list[int]()
+    if ledger is not None:
+        with Ledger(ledger, create=False) as book:
+            took = took_us(book.latest(RECALLED))
     if as_json:
-        print_json(document(plan, tier))
+        print_json(document(plan, tier, took))
     else:
-        _print(plan, tier)
+        _print(plan, tier, took)
     wrong = columns.bad or plan.unpriced or any(lane.never for lane in plan.lanes)
     sys.exit(1 if wrong else 0)
 
 
-def document(plan: Plan, tier: str | None) -> dict[str, Any]:
+def document(plan: Plan, tier: str | None, took: Sequence[int] = ()) -> dict[str, Any]:
     """The plan as JSON has it."""
-    columns = plan.columns
+    columns, done = plan.columns, done_us(plan, took)
     return {
         "tier": tier,
         "requests": plan.requests,
         "batches": plan.batches,
         "cost": {"expected": str(Usd(plan.mean)), "worst": str(Usd(plan.worst))},
         "unpriced": [{"reason": reason, "requests": count} for reason, count in sorted(plan.unpriced.items())],
+        "done_after": None
+        if done is None
+        else dict(zip(("p5", "p50", "p95"), (us // 1_000_000 for us in done), strict=True)),
         "done_after_at_most": plan.most_us // 1_000_000,
         "lanes": [_lane(lane, columns) for lane in plan.lanes],
         "bad_lines": [{"line": bad.number, "reason": bad.reason} for bad in columns.bad],
@@ -94,14 +102,20 @@ def _lane(lane: LanePlan, columns: Columns) -> dict[str, Any]:
     }
 
 
-def _print(plan: Plan, tier: str | None) -> None:
-    columns = plan.columns
+def _print(plan: Plan, tier: str | None, took: Sequence[int]) -> None:
+    columns, done = plan.columns, done_us(plan, took)
     fact("job", f"{counted(plan.requests, 'request')} in {counted(plan.batches, 'batch')}".replace("batchs", "batches"))
     fact("account", tier or "unknown (--tier): no queue is known, the server will tell")
     fact("cost", f"{Usd(plan.mean).format()} expected, {Usd(plan.worst).format()} at worst, at batch prices")
     for reason, count in sorted(plan.unpriced.items()):
         fact("unpriced", f"{counted(count, 'request')}: {reason}")
-    fact("done", f"at most {duration(plan.most_us)} after the first is submitted; most batches take far less")
+    if done is not None:
+        low, middle, high = map(duration, done)
+        fact("done", f"after {middle} ({low} – {high}), if batches take as long as {len(took):,} of yours did")
+    fact(
+        "" if done else "done",
+        f"at most {duration(plan.most_us)} after the first is submitted; most batches take far less",
+    )
     echo("")
     heads = ("model", "endpoint", "requests", "tokens", "queue", "rounds", "batches", "fullest round")
     print_table("Queues", heads, [_row(lane) for lane in plan.lanes[:_FEW]], frozenset({0, 1}))

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing import Ledger
 from ratelimit.batch import split
+from ratelimit.batch.plan import DAY_US, Plan, done_us, took_us
+from ratelimit.batch.read import Columns
 from ratelimit.batch.split import Caps, Sizes, never, pieces, rounds
 
 tokens = st.lists(st.integers(0, 1_000), max_size=120)
@@ -81,3 +84,20 @@ def test_large_requests_share_their_rounds_with_small_ones() -> None:
     made = rounds(range(len(tokens)), sizes_of(tokens), Caps(90_000))
     assert len(made) == 50
     assert {sum(tokens[place] for place in one) for one in made} == {90_000}
+
+
+def test_when_it_is_done_is_told_by_batches_of_one_s_own() -> None:
+    """Rounds times what they took: an interval from five batches on, nothing before; lines of one batch are one."""
+    with Ledger(now_us=(clock := iter(range(0, 10**12, 10**6))).__next__) as ledger:
+        for number in range(5):
+            lines = [
+                ledger.pend(model="o3", endpoint="e", estimate=None, batch=True, run=f"r/{number}/1") for _ in "ab"
+            ]
+            for line in lines:
+                ledger.post(line, usage=None, cost=None)
+        took = took_us(ledger.entries())
+    assert next(clock) > 0
+    plan = Plan(Columns(), (), 0, 0, {}, 3 * DAY_US)
+    assert len(took) == 5
+    assert done_us(plan, took) == tuple(3 * one for one in (took[0], took[2], took[4]))
+    assert done_us(plan, took[:4]) is None

@@ -127,7 +127,9 @@ def test_batch_keys_are_documented(ratecard: Callable[..., Any], job: Path) -> N
 
     lines = [line("a", "o3", 5), line("b", "o3", 6_000), line("c", "nobody-priced-this", 1), "nonsense"]
     job.write_text("\n".join(lines), encoding="utf-8")
-    check("ratecard batch plan", ratecard("batch", "plan", str(job), "--queue", "5000", "--json").document)
+    plan = ratecard("batch", "plan", str(job), "--queue", "5000", "--json").document
+    assert plan["done_after"] is None, "no batches of one's own"
+    check("ratecard batch plan", plan | {"done_after": {"p5": 1, "p50": 2, "p95": 3}})
     with Emulator(limits={"rpm": 100, "tpm": 100_000}, models=["o3"], latency=0) as server:
         to = ("-o", "out.jsonl", "--queue", "5000", "--poll", "0.1s", "--base-url", server.url, "--json")
         job.write_text("\n".join([*lines[:2], lines[3]]), encoding="utf-8")
