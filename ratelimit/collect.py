@@ -21,7 +21,20 @@ from pricing.cost import Unpriced, price_row
 from pricing.errors import ConfigError
 from pricing.export import needed
 from pricing.gate.booked import groups_of
-from pricing.gate.report import TOTAL, Cell, Group, Header, Part, Range, Report, Span, cells_of, load_report
+from pricing.gate.report import (
+    TOTAL,
+    Cell,
+    Group,
+    Header,
+    Part,
+    Range,
+    Report,
+    Span,
+    cells_of,
+    load_report,
+    summed,
+    unpriced_of,
+)
 from pricing.gate.rules import Source
 from pricing.ledger import Ledger
 from pricing.prices import PriceTable, load_prices
@@ -31,6 +44,7 @@ from pricing.spend import exact_sum, spending
 from .forecast.job import paces_of, spent_by
 from .forecast.kinds import JOB, LEDGER, REPORT, SUITE, TRACE, kind_of
 from .forecast.lanes import Account
+from .forecast.latency import Pace
 from .forecast.outlook import Setting, outlook
 from .forecast.trace import read_trace
 from .forecast.traced import workload_of
@@ -118,6 +132,7 @@ def collect(sources: Sequence[Source], root: Path, how: Collecting, *, progress:
         return load_report(root / files[0][0])
     reading = Reading(how.policy, (), (how.mode,), how.day, how.prices, how.ledger, how.region, how.cache)
     prices = load_prices(overlay=how.prices)
+    paces = {} if how.tier is None else paces_of(how.ledger)
     groups: list[Group] = []
     works: list[tuple[str, Workload]] = []
     for (name, source), kind in zip(files, kinds, strict=True):
@@ -129,13 +144,15 @@ def collect(sources: Sequence[Source], root: Path, how: Collecting, *, progress:
             continue
         work, bad = _work(path, kind, source, reading, how, progress)
         works.append((kind, work))
-        groups.append(_group(name, kind, work, bad, how, prices))
+        groups.append(_group(name, kind, work, bad, how, prices, paces))
     for name, count in Counter(group.name for group in groups).items():
         if count > 1 or name == TOTAL:
             raise ConfigError(
                 f"{name!r} would be the name of two groups: rename the file, or split the ledger otherwise"
             )
-    return Report(_header(how, prices), tuple(groups), _total(groups, works, how)) if groups else _nothing(sources)
+    return (
+        Report(_header(how, prices), tuple(groups), _total(groups, works, how, paces)) if groups else _nothing(sources)
+    )
 
 
 def _nothing(sources: Sequence[Source]) -> Report:
@@ -185,11 +202,13 @@ def _work(
     return job.workload, len(job.bad)
 
 
-def _group(name: str, kind: str, work: Workload, bad: int, how: Collecting, prices: PriceTable) -> Group:
+def _group(
+    name: str, kind: str, work: Workload, bad: int, how: Collecting, prices: PriceTable, paces: Mapping[str, Pace]
+) -> Group:
     spent = spent_by(work, how.mode, how.seed)
-    cells = tuple(_cells(work, how, prices))
+    cells = summed(_cells(work, how, prices))  # two names of a service tier are one cell
     cost = None if spent.cost is None else _range(spent.cost, sum(cell.pico for cell in cells))
-    duration, why = _duration([(kind, work)], how)
+    duration, why = _duration([(kind, work)], how, paces)
     output = Range(*spent.output)
     if not spent.unpriced:
         output = output._replace(
@@ -223,7 +242,6 @@ def _cells(work: Workload, how: Collecting, prices: PriceTable) -> Iterator[Cell
     """The requests that have a price, by model, service tier and length."""
     np = needed("numpy", extra="pandas")
     money = work.money[how.mode]
-    found: dict[tuple[str, str, bool], Cell] = {}
     for model, name in enumerate(work.models):
         for tier, asked in enumerate(work.tiers):
             mine = (work.model == model) & (work.tier == tier) & (money.why < 0)
@@ -235,20 +253,7 @@ def _cells(work: Workload, how: Collecting, prices: PriceTable) -> Iterator[Cell
             for long in (False, True):
                 which = mine & (above == long)
                 if which.any():
-                    cell = _cell(np, work.where(which), how, (name, row.service_tier, long), row)
-                    before = found.get(cell.key)
-                    found[cell.key] = cell if before is None else _both(before, cell)
-    yield from (found[key] for key in sorted(found))
-
-
-def _both(one: Cell, other: Cell) -> Cell:
-    """Two names of a service tier are one cell."""
-    (whole,) = cells_of([_of_cells(one), _of_cells(other)])
-    return whole
-
-
-def _of_cells(*cells: Cell) -> Group:
-    return Group("", JOB, 0, {}, 0, 0, Range.known(0), None, None, "", cells)
+                    yield _cell(np, work.where(which), how, (name, row.service_tier, long), row)
 
 
 def _cell(np: Any, work: Workload, how: Collecting, key: tuple[str, str, bool], row: Any) -> Cell:
@@ -273,7 +278,9 @@ def _cell(np: Any, work: Workload, how: Collecting, key: tuple[str, str, bool], 
     return Cell(*key, count, {name: part for name, part in parts.items() if any(part)}, row.source.read)
 
 
-def _duration(works: Sequence[tuple[str, Workload]], how: Collecting) -> tuple[Span | None, str]:
+def _duration(
+    works: Sequence[tuple[str, Workload]], how: Collecting, paces: Mapping[str, Pace]
+) -> tuple[Span | None, str]:
     """How long requests take together; else why that is not known."""
     if how.tier is None:
         return None, "no tier is given"
@@ -288,19 +295,19 @@ def _duration(works: Sequence[tuple[str, Workload]], how: Collecting) -> tuple[S
     if trace and len(works) > 1:
         return None, "traces do not run one after the other"
     account = Account(how.tier, concurrency=how.concurrency, at=how.day)
-    found = outlook(work, account, Setting(paces_of(how.ledger), trace=trace, seed=how.seed), relief=False)
+    found = outlook(work, account, Setting(paces, trace=trace, seed=how.seed), relief=False)
     if found.refused:
         reason, number = next(iter(found.refused.items()))
         return None, f"{number:,} requests cannot be sent in {how.tier}: {reason}"
     return (None, "there are no requests") if found.duration is None else (Span(*found.duration), "")
 
 
-def _total(groups: Sequence[Group], works: Sequence[tuple[str, Workload]], how: Collecting) -> Group:
+def _total(
+    groups: Sequence[Group], works: Sequence[tuple[str, Workload]], how: Collecting, paces: Mapping[str, Pace]
+) -> Group:
     """The whole: quantiles do not add up, so what is not known is simulated together."""
-    unpriced: dict[str, int] = {}
-    for group in groups:
-        for reason, count in group.unpriced.items():
-            unpriced[reason] = unpriced.get(reason, 0) + count
+    if len(groups) == 1 and works:
+        return groups[0]._replace(name=TOTAL)
     expected, cells = sum(group.expected for group in groups), cells_of(groups)
     booked = [group for group in groups if group.kind == LEDGER]
     cost = _added(group.cost for group in booked if group.cost is not None)
@@ -312,10 +319,12 @@ def _total(groups: Sequence[Group], works: Sequence[tuple[str, Workload]], how: 
         if spent.cost is not None:
             cost = _added([_range(spent.cost, expected), *([cost._replace(expected=0)] if cost else [])])
     output = output._replace(expected=sum(group.output.expected for group in groups))
-    duration, why = _duration(works, how) if len(works) == len(groups) else (None, "what is booked is of the past")
+    duration, why = (
+        _duration(works, how, paces) if len(works) == len(groups) else (None, "what is booked is of the past")
+    )
     return Group(
         TOTAL, groups[0].kind if len({group.kind for group in groups}) == 1 else JOB,
-        sum(group.requests for group in groups), unpriced, sum(group.bad for group in groups),
+        sum(group.requests for group in groups), unpriced_of(groups), sum(group.bad for group in groups),
         sum(group.input for group in groups), output, cost, duration, why, cells,
     )  # fmt: skip
 

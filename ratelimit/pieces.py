@@ -6,7 +6,6 @@ a few processes. Those read and not yet handed on are never more than a few.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import multiprocessing
 import os
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from hashlib import blake2b
 from itertools import chain, islice
 from typing import IO, TypeVar
 
@@ -45,13 +45,13 @@ def cores() -> int:
 
 def lines_of(path: str, piece: Block) -> list[Line | BadLine]:
     """Read the lines of a piece, with their digests. Raises ConfigError when it cannot be read."""
-    lines: list[Line | BadLine] = []
-    for number, raw in raw_lines(io.BytesIO(piece.read(path)), path, piece.first):
-        line = parse_line(number, raw)
-        if isinstance(line, Line):
-            line = line._replace(digest=hashlib.blake2b(raw.strip(), digest_size=16).digest())
-        lines.append(line)
-    return lines
+    return [read_line(number, raw) for number, raw in raw_lines(io.BytesIO(piece.read(path)), path, piece.first)]
+
+
+def read_line(number: int, raw: bytes) -> Line | BadLine:
+    """Read a line, with its digest."""
+    line = parse_line(number, raw)
+    return line if isinstance(line, BadLine) else line._replace(digest=blake2b(raw.strip(), digest_size=16).digest())
 
 
 def over(

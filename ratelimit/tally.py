@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import CostRange, effort_of, estimate
-from pricing.learned import RECALLED, Learned
-from pricing.ledger import Ledger
 from pricing.money import Usd
-from pricing.prices import PriceTable, load_prices
 
 from .counted import counts
 from .errors import ConfigError
 from .job import BadLine, Block, Unique, digest_of
+from .once import begin, learned_from, table_of
 from .pieces import lines_of, over
 
 
@@ -137,39 +134,17 @@ def tally(file: IO[bytes], path: str, options: Options, *, jobs: int, size: int 
     Law     the sums are those of the rows, and a custom_id used again is bad wherever it was used before
     """
     # What is wrong with an overlay is told before anything is read; what has changed since the last job is read anew.
-    prices = load_prices(overlay=options.prices)
-    if options.region is not None:
-        prices.check_region(options.region)
-    work = _Work(path, options, prices.version)
-    _learned.cache_clear()
-    _learned(options.ledger)
+    work = _Work(path, options, begin(options.prices, options.region))
+    learned_from(options.ledger)
     unique = Unique()
     for part, ids in over(file, path, _estimated, work, jobs=jobs, size=size, cache=options.cache):
         yield _checked(part, ids, unique)
 
 
-@lru_cache(maxsize=1)
-def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
-    """Read the prices once in each process: a table is too large to be sent along with every piece."""
-    table = load_prices(overlay=overlays)
-    if table.version != version:
-        raise ConfigError(f"{', '.join(overlays)}: changed while the job was read; run it again")
-    return table
-
-
-@lru_cache(maxsize=1)
-def _learned(ledger: str | None) -> Learned:
-    """Learn from a ledger once in each process."""
-    if ledger is None:
-        return Learned()
-    with Ledger(ledger, create=False) as book:
-        return Learned(reversed(book.latest(RECALLED)))
-
-
 def _estimated(work: _Work, piece: Block) -> tuple[Part, _Ids]:
     """Estimate the lines of a piece; with their custom_ids, for a look over the whole file."""
     batch, service_tier, at, overlays, ledger, region, _ = work.options
-    prices, learned = _table(overlays, work.version), _learned(ledger)
+    prices, learned = table_of(overlays, work.version), learned_from(ledger)
     lines = lines_of(work.path, piece)
     # One step for all lines, then the next: what a step needs stays in the processor's caches.
     found = counts(lines, use=work.options.cache)

@@ -44,7 +44,7 @@ LAYERS = [
     {"suite", "tiers", "context", "reply", "usage_chunk", "stores", "verdict", "events"},
     {"demand", "ticket", "order", "line", "gate"},
     {"_admit", "_admit_async", "reservation", "feedback", "limiter"},
-    {"accounting", "preflight", "job", "results", "counted", "pieces", "progress", "tally", "why"},
+    {"accounting", "preflight", "job", "results", "counted", "once", "pieces", "progress", "tally", "why"},
     {"exchange"},
     {"transports"},
     {"runner", "checks", "emulator", "testing", "contract"},

@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..entries import Entry
 from ..totals import part_of, tokens_of
-from .report import TOTAL, Cell, Group, Part, Range, cells_of
+from .report import MOST_REASONS, OTHER_REASONS, TOTAL, Cell, Group, Part, Range, cells_of, unpriced_of
 
 if TYPE_CHECKING:
     from ..prices import PriceTable
 
 NAMELESS = "-"
 """The part of entries that do not say to which they belong."""
-MOST_REASONS = 100
-"""So many reasons for having no price are kept apart in a group: they are a server's words, and may all differ."""
-_OTHER_REASONS = "other reasons"
 _NO_DURATION = "a ledger tells what calls cost, not how long they take together"
 _US_PER_S = 1_000_000
 
@@ -87,17 +84,13 @@ def together(groups: Sequence[Group], name: str = TOTAL, kind: str = "ledger") -
 
     cost  None where there are requests and none of them has a price; that of no requests is known to be nothing
     """
-    unpriced: dict[str, int] = {}
-    for group in groups:
-        for reason, count in group.unpriced.items():
-            _count(unpriced, reason, count)
     requests, nothing = sum(group.requests for group in groups), Range.known(0)
     costs = [group.cost for group in groups if group.cost is not None]
     return Group(
         name,
         kind,
         requests,
-        unpriced,
+        unpriced_of(groups),
         sum(group.bad for group in groups),
         sum(group.input for group in groups),
         _sum([nothing, *(group.output for group in groups)]),
@@ -112,10 +105,10 @@ def _sum(ranges: Sequence[Range]) -> Range:
     return Range(*map(sum, zip(*ranges, strict=True)))
 
 
-def _count(unpriced: dict[str, int], reason: str, count: int = 1) -> None:
+def _count(unpriced: dict[str, int], reason: str) -> None:
     if reason not in unpriced and len(unpriced) >= MOST_REASONS:
-        reason = _OTHER_REASONS
-    unpriced[reason] = unpriced.get(reason, 0) + count
+        reason = OTHER_REASONS
+    unpriced[reason] = unpriced.get(reason, 0) + 1
 
 
 class _Sums:

@@ -10,6 +10,7 @@ Law  the same input gives the same bytes; what is read is what was written (test
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from os import PathLike
@@ -22,6 +23,9 @@ from ..money import Usd
 SCHEMA_VERSION = 1
 KINDS = ("job", "suite", "trace", "ledger", "tests")
 MAX_BYTES = 256 * 1024 * 1024
+MOST_REASONS = 100
+"""Reasons for having no price that are kept apart in a group."""
+OTHER_REASONS = "other reasons"
 TOTAL = "total"
 """The name of the whole, which is no group's."""
 
@@ -149,12 +153,30 @@ class Report(NamedTuple):
 
 def cells_of(groups: Iterable[Group]) -> tuple[Cell, ...]:
     """The cells of groups together."""
+    return summed(cell for group in groups for cell in group.cells)
+
+
+def summed(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells with those of one key added up, in the order of their keys."""
     found: dict[tuple[str, str, bool], Cell] = {}
-    for group in groups:
-        for cell in group.cells:
-            there = found.get(cell.key)
-            found[cell.key] = cell if there is None else _added(there, cell)
+    for cell in cells:
+        there = found.get(cell.key)
+        found[cell.key] = cell if there is None else _added(there, cell)
     return tuple(found[key] for key in sorted(found))
+
+
+def unpriced_of(groups: Iterable[Group]) -> dict[str, int]:
+    """How many requests of groups have no price, by reason; whoever sums the same groups finds the same.
+
+    So many reasons are kept apart, in the order of the alphabet; they are a server's words, and may all differ.
+    """
+    found = Counter[str]()
+    for group in groups:
+        found.update(group.unpriced)
+    kept = {reason: found[reason] for reason in sorted(found.keys() - {OTHER_REASONS})[:MOST_REASONS]}
+    if others := found.total() - sum(kept.values()):
+        kept[OTHER_REASONS] = others
+    return kept
 
 
 def _added(one: Cell, other: Cell) -> Cell:
@@ -273,14 +295,10 @@ class _Reader:
 
     def _add_up(self, total: Group, groups: Sequence[Group]) -> None:
         """The whole is what its groups are together: else somebody has edited it."""
-        unpriced: dict[str, int] = {}
-        for group in groups:
-            for reason, count in group.unpriced.items():
-                unpriced[reason] = unpriced.get(reason, 0) + count
         for key, whole, parts in (
             ("requests", total.requests, sum(group.requests for group in groups)),
             ("bad", total.bad, sum(group.bad for group in groups)),
-            ("unpriced", dict(total.unpriced), unpriced),
+            ("unpriced", dict(total.unpriced), unpriced_of(groups)),
             ("tokens.input", total.input, sum(group.input for group in groups)),
             ("cost.expected", total.expected, sum(group.expected for group in groups)),
         ):

@@ -22,6 +22,16 @@ JOB_TAG = "batch_job"
 """The tag of all entries of a run in the ledger: a budget counts by it."""
 
 
+def line_at(file: IO[bytes], job: str, number: int, start: int, size: int) -> tuple[Line, bytes]:
+    """A line of an open job, and its bytes. Raises ConfigError when it is not what it was."""
+    file.seek(start)
+    raw = file.read(size)
+    line = parse_line(number, raw)
+    if isinstance(line, BadLine):
+        raise ConfigError(f"{job}:{number}: is not what it was when the run began: {line.reason}")
+    return line, raw
+
+
 class Books:
     """The job of a run, as it was when the run began, and the ledger that its batches are booked in.
 
@@ -57,26 +67,17 @@ class Books:
         with open(self._job, "rb") as file:
             yield file
 
-    def line(self, file: IO[bytes], number: int, start: int, size: int) -> tuple[Line, bytes]:
-        """A line of the job, and its bytes."""
-        file.seek(start)
-        raw = file.read(size)
-        line = parse_line(number, raw)
-        if isinstance(line, BadLine):
-            raise ConfigError(f"{self._job}:{number}: is not what it was when the run began: {line.reason}")
-        return line, raw
-
     def lines(self, no: int, *, every: bool = False) -> Iterator[tuple[Line, bytes]]:
         """The open lines of a batch; or all of them."""
         with self._opened() as file:
             for _, number, start, size in self._journal.lines_of(no, every=every):
-                yield self.line(file, number, start, size)
+                yield line_at(file, self._job, number, start, size)
 
     def places(self, no: int) -> dict[str, int]:
         """custom_id → place of the open lines of a batch."""
         with self._opened() as file:
             return {
-                self.line(file, number, start, size)[0].custom_id: place
+                line_at(file, self._job, number, start, size)[0].custom_id: place
                 for place, number, start, size in self._journal.lines_of(no)
             }
 
@@ -115,7 +116,7 @@ class Books:
         """Write the lines that failed. At the end: what is written earlier is taken out when the run goes on."""
         with self._opened() as file:
             for number, start, size, answer in self._journal.failures():
-                line, _ = self.line(file, number, start, size)
+                line, _ = line_at(file, self._job, number, start, size)
                 if line.custom_id in results.done:
                     continue
                 error = answer.get("error") or (None if "response" in answer else answer)

@@ -117,7 +117,7 @@ class Driver:
         self._attempts, self._poll_us, self._told, self._until_us = attempts, poll_us, told, until_us
         self._random = random.Random(seed)
         self._run = journal.run
-        self._since_s = int(journal.fact("begun_us") or 0) // US_PER_S - _CLOCKS_APART_S
+        self._since_s = listed_from_s(journal)
         self._foreign: dict[str, tuple[str, int]] = {}  # active batches that are not ours: model, tokens
         self._known: dict[str, int] = {}
         self._seen_us: dict[int, int] = {}  # batches that have ended, and whose files are not there yet
@@ -424,13 +424,13 @@ class Driver:
         code = step.why.partition(":")[0] or "batch_failed"
         numbered = list(enumerate((place for place, *_ in self._journal.lines_of(step.no)), 1))
         named = self._api.get(str(step.batch_id)).lines
+        tried = self._journal.attempts(step.no)
         blamed = {place for number, place in numbered if number in named}
         ended = []
         for number, place in numbered:
             if blamed and place not in blamed:
                 continue  # nothing is said of it: it goes again
-            tried = self._journal.attempts(step.no)[place]
-            if code in _THEIRS and tried + 1 < self._attempts:
+            if code in _THEIRS and tried[place] + 1 < self._attempts:
                 ended.append(Ended(place, OPEN))
             else:
                 error = {"code": code, "message": named.get(number) or step.why}
@@ -460,6 +460,11 @@ class Driver:
             code = code_of(answer)
             failures[code] = failures.get(code, 0) + 1
         return Outcome(self._journal.counts(), self._journal.submissions(), failures, self._stopped)
+
+
+def listed_from_s(journal: Journal) -> int:
+    """From when on the server's list may have batches of a run (s)."""
+    return int(journal.fact("begun_us") or 0) // US_PER_S - _CLOCKS_APART_S
 
 
 def _file_name(run: str, no: int) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from array import array
 from collections.abc import Callable, Iterator
 from datetime import date
-from functools import lru_cache
 from itertools import accumulate
 from typing import IO, NamedTuple
 
@@ -17,14 +15,12 @@ from jiter import from_json
 from pricing._ledger_closing import told
 from pricing.cost import Unpriced
 from pricing.estimate import effort_of, estimate
-from pricing.learned import RECALLED, Learned
-from pricing.ledger import Ledger
-from pricing.prices import PriceTable, load_prices
 
 from ..counted import counts
 from ..errors import ConfigError
 from ..job import BadLine, Block, Line, digest_of, parse_line, raw_lines
-from ..pieces import over
+from ..once import begin, learned_from, table_of
+from ..pieces import over, read_line
 
 UNPRICED = -1
 _PARTS = 16
@@ -108,14 +104,11 @@ def read_columns(
 
     Raises  ConfigError when it cannot be read; TableError when an overlay is wrong
     """
-    prices = load_prices(overlay=options.prices)
-    if options.region is not None:
-        prices.check_region(options.region)
-    _learned.cache_clear()
+    work = _Work(path, options, begin(options.prices, options.region))
     found, ids = Columns(), array("Q")
     places: dict[Lane, int] = {}
     # Jobs for batches are as large as they come: here memory counts for more than seconds.
-    for piece in over(file, path, _read, _Work(path, options, prices.version), jobs=jobs, size=size, fast=False):
+    for piece in over(file, path, _read, work, jobs=jobs, size=size, fast=False):
         mapped = []
         for lane in piece.lanes:
             if lane not in places:
@@ -169,36 +162,16 @@ def _drop_repeated(found: Columns, ids: array[int], path: str) -> None:
         setattr(found, name, array("q", (column[place] for place in kept)))
 
 
-@lru_cache(maxsize=1)
-def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
-    table = load_prices(overlay=overlays)
-    if table.version != version:
-        raise ConfigError(f"{', '.join(overlays)}: changed while the job was read; run it again")
-    return table
-
-
-@lru_cache(maxsize=1)
-def _learned(ledger: str | None) -> Learned:
-    if ledger is None:
-        return Learned()
-    with Ledger(ledger, create=False) as book:
-        return Learned(reversed(book.latest(RECALLED)))
-
-
 def _read(work: _Work, piece: Block) -> _Piece:
     """Read the lines of a piece."""
     options = work.options
-    prices, learned = _table(options.prices, work.version), _learned(options.ledger)
+    prices, learned = table_of(options.prices, work.version), learned_from(options.ledger)
     lines: list[Line | BadLine] = []
     spans: list[tuple[int, int, int]] = []
     for number, start, raw in _spanned(piece.read(work.path), work.path, piece):
-        line = parse_line(number, raw)
-        written = 0
-        if isinstance(line, Line):
-            line = line._replace(digest=hashlib.blake2b(raw.strip(), digest_size=16).digest())
-            written = len(batch_line(line, raw)) + 1
+        line = read_line(number, raw)
         lines.append(line)
-        spans.append((start, len(raw), written))
+        spans.append((start, len(raw), len(batch_line(line, raw)) + 1 if isinstance(line, Line) else 0))
     found = counts(lines, use=options.cache)
     lanes: dict[Lane, int] = {}
     columns = [array("q") for _ in Columns.NAMES]
@@ -249,6 +222,11 @@ def batch_line(line: Line, raw: bytes) -> bytes:
     """A line as a batch's file has it: as it stands there, where it is one; else with the same content."""
     if _is_batch_line(line, raw):
         return raw.strip().removeprefix(b"\xef\xbb\xbf")
+    return written_out(line)
+
+
+def written_out(line: Line) -> bytes:
+    """A request as a line of a batch's file, or of a job."""
     document = {"custom_id": line.custom_id, "method": "POST", "url": line.endpoint, "body": line.body}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 

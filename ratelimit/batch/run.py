@@ -25,11 +25,11 @@ from ..job import BadLine, Line, parse_line
 from ..limit import canonical
 from ..results import Results
 from .api import ACTIVE, Api, Refusal, Remote
-from .books import JOB_TAG, Books
-from .driver import ENDS, RUN, Driver, Outcome, Time
+from .books import JOB_TAG, Books, line_at
+from .driver import ENDS, RUN, Driver, Outcome, Time, listed_from_s
 from .journal import SUBMITTED, Journal, Step, digest_of_file
 from .plan import Batch, LanePlan, Plan, plan_of, queue_of
-from .read import Columns, Options, read_columns
+from .read import Columns, Options, read_columns, written_out
 
 BYTES_A_TOKEN = 3
 """Of a batch that is not ours and cannot be read: fewer than texts have, for it must not be taken for too small."""
@@ -188,14 +188,10 @@ def rest_of(journal: Journal, path: Path, service_tier: str | None = None) -> in
     job, count = journal.fact("job") or "", 0
     with open(job, "rb") as file, path.open("wb") as rest:
         for _, number, start, size in journal.open_lines():
-            file.seek(start)
-            line = parse_line(number, file.read(size))
-            if isinstance(line, BadLine):
-                raise ConfigError(f"{job}:{number}: is not what it was when the run began: {line.reason}")
-            body = {**line.body, "service_tier": service_tier} if service_tier else line.body
-            document = {"custom_id": line.custom_id, "method": "POST", "url": line.endpoint, "body": body}
-            text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-            rest.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            line, _ = line_at(file, job, number, start, size)
+            if service_tier:
+                line = line._replace(body={**line.body, "service_tier": service_tier})
+            rest.write(written_out(line) + b"\n")
             count += 1
     return count
 
@@ -205,9 +201,8 @@ def finish(journal: Journal, done: Collection[str]) -> int:
     job, places = journal.fact("job") or "", []
     with open(job, "rb") as file:
         for place, number, start, size in journal.open_lines():
-            file.seek(start)
-            line = parse_line(number, file.read(size))
-            if isinstance(line, Line) and line.custom_id in done:
+            line, _ = line_at(file, job, number, start, size)
+            if line.custom_id in done:
                 places.append(place)
     return journal.finish(places)
 
@@ -226,9 +221,12 @@ def good_in(output: str | os.PathLike[str]) -> set[str]:
 def cancel(api: Api, journal: Journal) -> int:
     """Cancel the batches of a run that are in the air; what they have done is collected when it goes on. → how many."""
     ours = {str(step.batch_id) for step in journal.batches(SUBMITTED)}
-    since_s = int(journal.fact("begun_us") or 0) // US_PER_S - 2 * 86_400
     # Also one whose creation nobody heard of.
-    ours |= {one.id for one in api.list(since_s) if one.metadata.get(RUN) == journal.run and one.status in ACTIVE}
+    ours |= {
+        one.id
+        for one in api.list(listed_from_s(journal))
+        if one.metadata.get(RUN) == journal.run and one.status in ACTIVE
+    }
     for batch_id in sorted(ours):
         api.cancel(batch_id)
     return len(ours)

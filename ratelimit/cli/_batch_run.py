@@ -337,7 +337,7 @@ def cancelling(output: str, base_url: str | None) -> None:
     """Cancel the batches of a run that are in the air. `batch run` collects what they have done, and goes on."""
     with _journal(output) as journal, _api(base_url) as api:
         number = cancel(api, journal)
-    echo(f"cancelled {counted(number, 'batch')}".replace("batchs", "batches"), err=True)
+    echo(f"cancelled {counted(number, 'batch', 'es')}", err=True)
 
 
 @click.command("adopt")

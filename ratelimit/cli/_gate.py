@@ -53,10 +53,12 @@ def check_outputs(outputs: Sequence[Output], inputs: Sequence[str]) -> None:
     """Nothing is written over what was read, or over another output. Raises click.UsageError."""
     taken = {os.path.realpath(path): path for path in inputs}
     for one in outputs:
-        if one.path is None or os.path.realpath(one.path).startswith("/dev/"):
+        place = None if one.path is None else os.path.realpath(one.path)
+        if place is None or place.startswith("/dev/"):
             continue
-        if (other := taken.setdefault(os.path.realpath(one.path), one.name)) is not one.name:
-            raise click.UsageError(f"-o {one.name}={one.path} would be written over {other}")
+        if place in taken:
+            raise click.UsageError(f"-o {one.name}={one.path} would be written over {taken[place]}")
+        taken[place] = one.name
 
 
 def source_options(command: Command) -> Command:
@@ -190,4 +192,7 @@ def put(path: str, text: str, *, append: bool = False) -> None:
 def _is_open_ended(path: str) -> bool:
     """Whether a file's last line has no end."""
     with open(path, "rb") as file:
-        return bool(file.seek(0, os.SEEK_END)) and not (file.seek(-1, os.SEEK_END) and 0) and file.read(1) != b"\n"
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

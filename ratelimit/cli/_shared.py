@@ -70,9 +70,9 @@ region_option = click.option(
 )
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, ending: str = "s") -> str:
     """Write a number and its noun: "1 call", "2 calls"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun}" + ("" if number == 1 else ending)
 
 
 def print_bad_lines(first: Sequence[BadLine], number: int, more_in: str = "--json", what: str = "line") -> None:

@@ -104,7 +104,7 @@ def _lane(lane: LanePlan, columns: Columns) -> dict[str, Any]:
 
 def _print(plan: Plan, tier: str | None, took: Sequence[int]) -> None:
     columns, done = plan.columns, done_us(plan, took)
-    fact("job", f"{counted(plan.requests, 'request')} in {counted(plan.batches, 'batch')}".replace("batchs", "batches"))
+    fact("job", f"{counted(plan.requests, 'request')} in {counted(plan.batches, 'batch', 'es')}")
     fact("account", tier or "unknown (--tier): no queue is known, the server will tell")
     fact("cost", f"{Usd(plan.mean).format()} expected, {Usd(plan.worst).format()} at worst, at batch prices")
     for reason, count in sorted(plan.unpriced.items()):

@@ -8,20 +8,21 @@ from typing import Any, NamedTuple
 from pricing.columns import Tokens, money_of
 from pricing.estimate import Replies, replies
 from pricing.export import needed
-from pricing.learned import Learned
+from pricing.learned import RECALLED, Learned
 from pricing.prices import load_prices
 from pricing.spend import Spending
 from pricing.tokens import Count
 
 from ..clock import US_PER_S
 from ..errors import ConfigError
+from ..once import learned_from
 from .choices import replacements, tiers_for
 from .job import paces_of, spent_of
 from .lanes import Account, Lanes
 from .outlook import Outlook, Setting, outlook
 from .schedule import Schedule
 from .trace import Trace, read_trace
-from .workload import MODES, ONLINE, Reading, Workload, learned_from
+from .workload import MODES, ONLINE, Reading, Workload
 
 MINUTE_US = 60 * US_PER_S
 OVER_US = (US_PER_S, 10 * US_PER_S)
@@ -154,7 +155,7 @@ def workload_of(trace: Trace, reading: Reading) -> Workload:
     prices = load_prices(overlay=reading.prices)
     if reading.region is not None:
         prices.check_region(reading.region)
-    kinds = _kinds(models, learned_from(reading.ledger))
+    kinds = _kinds(models, learned_from(reading.ledger, RECALLED))
     most = np.array([kind.most for kind in kinds], np.int64)[trace.model]
     tokens = Tokens(trace.model, trace.tier, trace.input, trace.cached, np.where(trace.output < 0, most, trace.output))
     money = {

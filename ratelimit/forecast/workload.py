@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pricing.cost import Unpriced
 from pricing.estimate import Estimate, Replies, asked_tier, effort_of, estimate, replies
 from pricing.export import needed
-from pricing.learned import RECALLED, Learned
-from pricing.ledger import Ledger
+from pricing.learned import RECALLED
 from pricing.media import is_media
-from pricing.prices import PriceTable, load_prices
 from pricing.spend import MOST_PICO, TOO_DEAR, Money, expected, joined
 
 from ..counted import counts
 from ..demand import demand
 from ..errors import ConfigError
 from ..job import BadLine, Block, Line, Unique, digest_of
+from ..once import begin, learned_from, table_of
 from ..pieces import lines_of, over
 
 if TYPE_CHECKING:
@@ -173,11 +171,7 @@ def read_workload(
 
     Raises  ConfigError when the file cannot be read; TableError when an overlay is wrong
     """
-    prices = load_prices(overlay=reading.prices)
-    if reading.region is not None:
-        prices.check_region(reading.region)
-    learned_from.cache_clear()
-    work = _Work(path, reading, prices.version)
+    work = _Work(path, reading, begin(reading.prices, reading.region))
     unique, parts, bad, inexact = Unique(), list[Workload](), list[BadLine](), 0
     swap = dict(reading.swap)
 
@@ -215,27 +209,11 @@ def merged(parts: Sequence[Workload], modes: Iterable[str]) -> Workload:
     return Workload(tuple(names["model"]), tuple(names["tier"]), tuple(names["kind"]), **whole, money=money)
 
 
-@lru_cache(maxsize=1)
-def _table(overlays: tuple[str, ...], version: str) -> PriceTable:
-    table = load_prices(overlay=overlays)
-    if table.version != version:
-        raise ConfigError(f"{', '.join(overlays)}: changed while the job was read; run it again")
-    return table
-
-
-@lru_cache(maxsize=1)
-def learned_from(ledger: str | None) -> Learned:
-    """The sizes of replies that a ledger tells; read once in each process."""
-    if ledger is None:
-        return Learned()
-    with Ledger(ledger, create=False) as book:
-        return Learned(reversed(book.latest(RECALLED)), kept=RECALLED)
-
-
 def _read(work: _Work, piece: Block) -> _Piece:
     """Read the lines of a piece."""
     reading = work.reading
-    prices, learned, swap = _table(reading.prices, work.version), learned_from(reading.ledger), dict(reading.swap)
+    prices, learned = table_of(reading.prices, work.version), learned_from(reading.ledger, RECALLED)
+    swap = dict(reading.swap)
     lines = lines_of(work.path, piece)
     asked = [_swapped(line, swap) if isinstance(line, Line) else None for line in lines]
     found = counts(asked, use=reading.cache)

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pricing.errors import ConfigError
-from pricing.gate.report import SCHEMA_VERSION, Cell, Part, Report, dumps, load_report
+from pricing.gate.booked import together
+from pricing.gate.report import MOST_REASONS, SCHEMA_VERSION, Cell, Part, Report, dumps, load_report
 
 from .builders import group, report, reports
 
@@ -97,3 +98,14 @@ def test_a_report_with_a_day_that_is_none_is_refused(tmp_path: Path) -> None:
     path.write_text(dumps(SOME).replace('"2026-11-25"', '"2026-13-45"'))
     with pytest.raises(ConfigError, match=r"header\.at: expected a date"):
         load_report(path)
+
+
+def test_a_whole_of_many_reasons_adds_up(tmp_path: Path) -> None:
+    """More reasons for having no price than are kept apart: whoever wrote the whole, it is read as what it is."""
+    some = [group(f"g{which}", unpriced={f"no {which} {n:03d}": n + 1 for n in range(80)}) for which in "ab"]
+    whole = together(some)
+    assert sum(whole.unpriced.values()) == 2 * sum(range(1, 81))
+    assert len(whole.unpriced) == MOST_REASONS + 1
+    path = tmp_path / "report.json"
+    path.write_text(dumps(Report(SOME.header, tuple(some), whole)))
+    assert load_report(path).total.unpriced == whole.unpriced
