@@ -296,13 +296,11 @@ class Journal:
         """How often each open line of a batch has been tried."""
         return dict(self._db.execute("SELECT place, attempts FROM lines WHERE batch = ? AND state = ?", (no, OPEN)))
 
-    def collected(self, no: int, ended: Iterable[Ended], **changes: Any) -> None:
+    def collected(self, no: int, ended: Iterable[Ended]) -> None:
         """Write down how the lines of a batch ended, and the batch itself; lines of which nothing is said go again."""
-        names = ", ".join(f"{name} = ?" for name in ("state", *changes))
         with self._whole():
             self._end(ended)
-            self._db.execute("UPDATE lines SET batch = NULL WHERE batch = ? AND state = ?", (no, OPEN))
-            self._db.execute(f"UPDATE batches SET {names} WHERE no = ?", (COLLECTED, *changes.values(), no))
+            self._leave(no)
 
     def _end(self, ended: Iterable[Ended]) -> None:
         for one in ended:
@@ -314,12 +312,14 @@ class Journal:
                     "UPDATE lines SET state = ?, result = ? WHERE place = ?", (one.state, one.result, one.place)
                 )
 
-    def released(self, no: int, **changes: Any) -> None:
+    def released(self, no: int) -> None:
         """Take the open lines of a batch out of it, to be put into others; no try is counted."""
-        names = ", ".join(f"{name} = ?" for name in ("state", *changes))
         with self._whole():
-            self._db.execute("UPDATE lines SET batch = NULL WHERE batch = ? AND state = ?", (no, OPEN))
-            self._db.execute(f"UPDATE batches SET {names} WHERE no = ?", (COLLECTED, *changes.values(), no))
+            self._leave(no)
+
+    def _leave(self, no: int) -> None:
+        self._db.execute("UPDATE lines SET batch = NULL WHERE batch = ? AND state = ?", (no, OPEN))
+        self._db.execute("UPDATE batches SET state = ? WHERE no = ?", (COLLECTED, no))
 
     def homeless(self, lane: int) -> list[int]:
         """Places of the open lines of a lane that stand in no batch."""
@@ -394,8 +394,3 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     return whole.hexdigest()
-
-
-def names_of(steps: Sequence[Step]) -> str:
-    """Batches for people: "3, 4 and 7"."""
-    return ", ".join(str(step.no) for step in steps)
